@@ -1,0 +1,31 @@
+import { z } from "zod";
+
+/** One exit as `/v1/models` describes it: what it costs to hold, and what share of the full model runs. */
+export const ExitDescription = z.object({
+  depth: z.int().min(1),
+  /** Parameters that run for a token at this depth: embedding, the first `depth` layers, norm and head (tied counts once). */
+  parameters: z.int().min(0),
+  /** Bytes of those parameters as stored. */
+  bytes: z.int().min(0),
+});
+export type ExitDescription = z.infer<typeof ExitDescription>;
+
+export const ModelDescription = z.object({
+  id: z.string(),
+  object: z.literal("model"),
+  created: z.int(),
+  owned_by: z.string(),
+  fathom: z
+    .object({
+      layers: z.int().min(1),
+      context_length: z.int().min(1),
+      exits: z.array(ExitDescription).min(1),
+      bytes: z.int().min(0),
+      parameters: z.int().min(0),
+    })
+    .optional(),
+});
+export type ModelDescription = z.infer<typeof ModelDescription>;
+
+export const ModelList = z.object({ object: z.literal("list"), data: z.array(ModelDescription) });
+export type ModelList = z.infer<typeof ModelList>;

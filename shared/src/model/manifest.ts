@@ -1,0 +1,179 @@
+import { z } from "zod";
+import { DepthProfile } from "./depth-profile.ts";
+import { ExitSet, fullDepth } from "./exit-set.ts";
+
+/** How a weight matrix is stored. `int4`/`int8` are block-wise over the input dimension, in the MatMulNBits layout. */
+export const WeightFormat = z.enum(["fp32", "fp16", "int8", "int4"]);
+export type WeightFormat = z.infer<typeof WeightFormat>;
+
+/** A path inside the checkpoint folder: forward slashes, no way out of the folder. */
+const RelativePath = z
+  .string()
+  .min(1)
+  .max(255)
+  .regex(/^(?!\/)(?!.*(^|\/)\.\.?(\/|$))[A-Za-z0-9._/-]+$/, { error: "must be a plain relative path" });
+
+/** A run of bytes in one weight file. */
+export const ByteRange = z.object({
+  file: RelativePath,
+  offset: z.int().min(0),
+  bytes: z.int().min(1),
+});
+export type ByteRange = z.infer<typeof ByteRange>;
+
+/**
+ * One stored tensor.
+ * - fp32/fp16: `data` holds row-major little-endian values of `shape`.
+ * - int4/int8: `shape` is [N, K] (output × input features); `data` is uint8 [N, K/block, block·bits/8] with the low nibble
+ *   first, `scales` is float16 [N, K/block], `zero_points` (int4 only, when asymmetric) is uint8 [N, ceil(K/block/2)].
+ *   value = (q − zero_point) · scale; without `zero_points` the zero point is 8 (int4) or 128 (int8).
+ */
+export const StoredTensor = z.object({
+  format: WeightFormat,
+  shape: z.array(z.int().min(1)).min(1).max(2),
+  data: ByteRange,
+  scales: ByteRange.optional(),
+  zero_points: ByteRange.optional(),
+});
+export type StoredTensor = z.infer<typeof StoredTensor>;
+
+const Rope = z.object({
+  theta: z.number().positive(),
+  /** Llama-3 frequency scaling; absent means plain RoPE. */
+  llama3: z
+    .object({
+      factor: z.number().positive(),
+      low_freq_factor: z.number().positive(),
+      high_freq_factor: z.number().positive(),
+      original_max_position_embeddings: z.int().min(1),
+    })
+    .optional(),
+});
+
+export const Architecture = z
+  .object({
+    type: z.literal("llama"),
+    hidden_size: z.int().min(1),
+    intermediate_size: z.int().min(1),
+    layers: z.int().min(1).max(1024),
+    heads: z.int().min(1),
+    kv_heads: z.int().min(1),
+    head_dim: z.int().min(2),
+    vocab_size: z.int().min(2),
+    rms_norm_eps: z.number().positive(),
+    context_length: z.int().min(1),
+    rope: Rope,
+    /** The head is the embedding matrix. */
+    tied: z.boolean(),
+  })
+  .refine((a) => a.heads % a.kv_heads === 0, { error: "heads must be a multiple of kv_heads", path: ["kv_heads"] })
+  .refine((a) => a.head_dim % 2 === 0, { error: "head_dim must be even", path: ["head_dim"] });
+export type Architecture = z.infer<typeof Architecture>;
+
+/** Where the weights come from. */
+export const Provenance = z.object({
+  source: z.string(),
+  created: z.string(),
+  license: z.string().optional(),
+  notes: z.string().optional(),
+});
+
+export const MANIFEST_FORMAT = "fathom-nested";
+
+/** `manifest.json` of a nested checkpoint. */
+export const Manifest = z
+  .object({
+    format: z.literal(MANIFEST_FORMAT),
+    version: z.literal(1),
+    name: z
+      .string()
+      .min(1)
+      .max(128)
+      .regex(/^[A-Za-z0-9._-]+$/),
+    architecture: Architecture,
+    exits: ExitSet,
+    quantization: z.object({
+      layers: WeightFormat,
+      embedding: WeightFormat,
+      head: WeightFormat,
+      block_size: z.int().min(16).optional(),
+    }),
+    tokenizer: z.object({
+      bos_token_id: z.int().min(0).nullable(),
+      eos_token_ids: z.array(z.int().min(0)),
+    }),
+    tensors: z.record(z.string(), StoredTensor),
+    files: z.array(z.object({ path: RelativePath, bytes: z.int().min(0), sha256: z.string().regex(/^[0-9a-f]{64}$/) })),
+    thresholds: z.record(z.string(), z.number().min(0).max(1)).optional(),
+    profile: DepthProfile.optional(),
+    provenance: Provenance,
+  })
+  .refine((m) => fullDepth(m.exits) === m.architecture.layers, {
+    error: "the last exit must be the full depth",
+    path: ["exits"],
+  });
+export type Manifest = z.infer<typeof Manifest>;
+
+/** Matrices of one decoder layer, by the suffix of their tensor name. Projections that read the same input are packed. */
+export const LAYER_MATRICES = ["attn.qkv", "attn.o", "mlp.gate_up", "mlp.down"] as const;
+export type LayerMatrix = (typeof LAYER_MATRICES)[number];
+
+/** [N, K] of a layer matrix. `attn.qkv` stacks q, k, v along N; `mlp.gate_up` stacks gate, up. */
+export function layerMatrixShape(a: Architecture, matrix: LayerMatrix): [number, number] {
+  const q = a.heads * a.head_dim;
+  const kv = a.kv_heads * a.head_dim;
+  switch (matrix) {
+    case "attn.qkv":
+      return [q + 2 * kv, a.hidden_size];
+    case "attn.o":
+      return [a.hidden_size, q];
+    case "mlp.gate_up":
+      return [2 * a.intermediate_size, a.hidden_size];
+    case "mlp.down":
+      return [a.hidden_size, a.intermediate_size];
+  }
+}
+
+/**
+ * Names and shapes of every tensor that a checkpoint of this architecture holds, in file order: `embed` [V, H], then per
+ * layer `layers.{i}.attn_norm` [H], the four matrices, `layers.{i}.mlp_norm` [H], then `norm` [H] and, untied, `head` [V, H].
+ */
+export function tensorShapes(a: Architecture): Map<string, number[]> {
+  const shapes = new Map<string, number[]>([["embed", [a.vocab_size, a.hidden_size]]]);
+  for (let i = 0; i < a.layers; i++) {
+    shapes.set(`layers.${i}.attn_norm`, [a.hidden_size]);
+    shapes.set(`layers.${i}.attn.qkv`, layerMatrixShape(a, "attn.qkv"));
+    shapes.set(`layers.${i}.attn.o`, layerMatrixShape(a, "attn.o"));
+    shapes.set(`layers.${i}.mlp_norm`, [a.hidden_size]);
+    shapes.set(`layers.${i}.mlp.gate_up`, layerMatrixShape(a, "mlp.gate_up"));
+    shapes.set(`layers.${i}.mlp.down`, layerMatrixShape(a, "mlp.down"));
+  }
+  shapes.set("norm", [a.hidden_size]);
+  if (!a.tied) shapes.set("head", [a.vocab_size, a.hidden_size]);
+  return shapes;
+}
+
+/** Parameters that run for one token at `depth`: embedding, the first `depth` layers, norm, head (a tied one counts once). */
+export function parametersAt(a: Architecture, depth: number): number {
+  let count = 0;
+  for (const [name, shape] of tensorShapes(a)) {
+    if (belongsTo(name, depth)) count += shape.reduce((x, y) => x * y, 1);
+  }
+  return count;
+}
+
+/** Stored bytes of those parameters. */
+export function bytesAt(manifest: Manifest, depth: number): number {
+  let bytes = 0;
+  for (const [name, tensor] of Object.entries(manifest.tensors)) {
+    if (belongsTo(name, depth)) {
+      bytes += tensor.data.bytes + (tensor.scales?.bytes ?? 0) + (tensor.zero_points?.bytes ?? 0);
+    }
+  }
+  return bytes;
+}
+
+function belongsTo(name: string, depth: number): boolean {
+  const layer = /^layers\.(\d+)\./.exec(name)?.[1];
+  return layer === undefined || Number(layer) < depth;
+}
