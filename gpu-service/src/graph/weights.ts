@@ -1,0 +1,97 @@
+import type { Manifest, StoredTensor } from "@fathom/shared";
+import { type GraphBuilder, MICROSOFT } from "./graph-builder.ts";
+
+/** MatMulNBits with int8 activations: the fast CPU kernels; without it int4 falls back to dequantise-then-multiply. */
+const INT8_ACTIVATIONS = 4;
+
+/** Looks a tensor up in the manifest. @throws Error naming the tensor when the checkpoint lacks it. */
+export function storedTensor(manifest: Manifest, name: string): StoredTensor {
+  const tensor = manifest.tensors[name];
+  if (!tensor) throw new Error(`the checkpoint has no tensor '${name}'`);
+  return tensor;
+}
+
+/** Block length along K of a quantised tensor. */
+export function blockSize(manifest: Manifest): number {
+  return manifest.quantization.block_size ?? 32;
+}
+
+/** y = x · Wᵀ for a stored [N, K] matrix; x is [.., K], y is [.., N], float32. */
+export function linear(b: GraphBuilder, manifest: Manifest, name: string, x: string): string {
+  const tensor = storedTensor(manifest, name);
+  const [n = 0, k = 0] = tensor.shape;
+  switch (tensor.format) {
+    case "fp32":
+    case "fp16":
+      return b.node("FusedMatMul", [x, floatWeight(b, manifest, name)], {
+        attributes: { transB: 1 },
+        domain: MICROSOFT,
+      });
+    case "int4":
+    case "int8": {
+      const bits = tensor.format === "int4" ? 4 : 8;
+      const block = blockSize(manifest);
+      const blocks = Math.ceil(k / block);
+      const data = b.initializer({
+        name: `${name}.data`,
+        type: "uint8",
+        shape: [n, blocks, (block * bits) / 8],
+        data: tensor.data,
+      });
+      const inputs = [x, data, scales(b, tensor, name, [n * blocks])];
+      if (tensor.zero_points) {
+        const shape = [n * Math.ceil((blocks * bits) / 8)];
+        inputs.push(b.initializer({ name: `${name}.zero_points`, type: "uint8", shape, data: tensor.zero_points }));
+      }
+      const attributes = { K: k, N: n, bits, block_size: block, accuracy_level: INT8_ACTIVATIONS };
+      return b.node("MatMulNBits", inputs, { attributes, domain: MICROSOFT });
+    }
+  }
+}
+
+/** Rows of the embedding: `tokens` int64 [S] → float32 [S, H]. A tied head reads the same bytes. */
+export function embedding(b: GraphBuilder, manifest: Manifest, tokens: string): string {
+  const name = "embed";
+  const tensor = storedTensor(manifest, name);
+  const [vocab = 0, hidden = 0] = tensor.shape;
+  switch (tensor.format) {
+    case "fp32":
+    case "fp16":
+      return b.node("Gather", [floatWeight(b, manifest, name), tokens], { attributes: { axis: 0 } });
+    case "int4":
+    case "int8": {
+      const bits = tensor.format === "int4" ? 4 : 8;
+      const block = blockSize(manifest);
+      const data = b.initializer({
+        name: `${name}.data`,
+        type: "uint8",
+        shape: [vocab, (hidden * bits) / 8],
+        data: tensor.data,
+      });
+      const inputs = [data, tokens, scales(b, tensor, name, [vocab, Math.ceil(hidden / block)])];
+      const attributes = { gather_axis: 0, quantize_axis: 1, block_size: block, bits };
+      return b.node("GatherBlockQuantized", inputs, { attributes, domain: MICROSOFT });
+    }
+  }
+}
+
+/** A norm's weight vector, always stored as float32. */
+export function normWeight(b: GraphBuilder, manifest: Manifest, name: string): string {
+  const tensor = storedTensor(manifest, name);
+  return b.initializer({ name, type: "float32", shape: tensor.shape, data: tensor.data });
+}
+
+/** A float matrix as float32; fp16 is widened by constant folding when the session loads. */
+function floatWeight(b: GraphBuilder, manifest: Manifest, name: string): string {
+  const tensor = storedTensor(manifest, name);
+  const type = tensor.format === "fp16" ? "float16" : "float32";
+  const weight = b.initializer({ name, type, shape: tensor.shape, data: tensor.data });
+  return type === "float32" ? weight : b.node("Cast", [weight], { attributes: { to: 1 } });
+}
+
+/** Scales are stored as float16 and widened at load: the kernels take the activations' type. */
+function scales(b: GraphBuilder, tensor: StoredTensor, name: string, shape: readonly number[]): string {
+  if (!tensor.scales) throw new Error(`the quantised tensor '${name}' has no scales`);
+  const stored = b.initializer({ name: `${name}.scales`, type: "float16", shape, data: tensor.scales });
+  return b.node("Cast", [stored], { attributes: { to: 1 } });
+}
