@@ -24,8 +24,9 @@ export type ByteRange = z.infer<typeof ByteRange>;
 /**
  * One stored tensor.
  * - fp32/fp16: `data` holds row-major little-endian values of `shape`.
- * - int4/int8: `shape` is [N, K] (output × input features); `data` is uint8 [N, K/block, block·bits/8] with the low nibble
- *   first, `scales` is float16 [N, K/block], `zero_points` (int4 only, when asymmetric) is uint8 [N, ceil(K/block/2)].
+ * - int4/int8: `shape` is [N, K] (output × input features) and a row has B = ceil(K/block) blocks, the last one padded;
+ *   `data` is uint8 [N, B, block·bits/8] with the low nibble first, `scales` is float16 [N, B], `zero_points` (int4 only,
+ *   when asymmetric) is uint8 [N, ceil(B/2)], low nibble first.
  *   value = (q − zero_point) · scale; without `zero_points` the zero point is 8 (int4) or 128 (int8).
  */
 export const StoredTensor = z.object({
