@@ -1,18 +1,19 @@
 import { defineConfig } from "vitest/config";
 
-export default defineConfig({
+const exclude = ["**/node_modules/**", "test/real-model/**", "test/peers/**"];
+
+const onNode = (name: string, concurrent = true) => ({
   test: {
-    projects: ["edge/vitest.config.ts", "shared", "gpu-service", "test"].map((p) =>
-      p.endsWith(".ts")
-        ? p
-        : {
-            test: {
-              name: p,
-              include: [`${p}/**/*.test.ts`],
-              exclude: ["**/node_modules/**", "test/real-model/**"],
-              testTimeout: 60_000,
-            },
-          },
-    ),
+    name,
+    include: [`${name}/**/*.test.ts`],
+    exclude,
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
+    fileParallelism: concurrent,
   },
+});
+
+// The edge brings a config of its own: its tests run inside workerd.
+export default defineConfig({
+  test: { projects: [onNode("shared"), onNode("gpu-service"), onNode("test", false), "edge/vitest.config.ts"] },
 });

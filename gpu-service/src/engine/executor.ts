@@ -171,8 +171,10 @@ function sessionOptions(
     extra: {
       session: {
         model_external_initializers_file_folder_path: dir,
-        // Several sessions take turns: threads that spin after their own run would steal cores from the next one.
-        intra_op: { allow_spinning: "0" },
+        // Sessions take turns. Spinning makes the kernels of one run hand over fast; a pool that went on spinning after its
+        // run would steal the cores from the next session's.
+        intra_op: { allow_spinning: "1" },
+        force_spinning_stop: "1",
       },
     },
   };
