@@ -1,0 +1,97 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { ChatCompletionRequest, CompletionRequest, contentText } from "./completions.ts";
+import { ApiError, ErrorBody, ErrorCode, fromZodError } from "./errors.ts";
+import { summarizeLayers } from "./fathom.ts";
+
+const chat = { model: "fathom", messages: [{ role: "user", content: "Hello" }] };
+
+function refusal(schema: typeof ChatCompletionRequest | typeof CompletionRequest, value: unknown): ApiError {
+  const { error } = schema.safeParse(value);
+  if (!error) throw new Error("accepted");
+  return fromZodError(error);
+}
+
+test.each([
+  ["no messages", { ...chat, messages: [] }, "messages"],
+  ["a missing model", { messages: chat.messages }, "model"],
+  ["an unknown role", { ...chat, messages: [{ role: "wizard", content: "x" }] }, "messages.0.role"],
+  ["content that is a number", { ...chat, messages: [{ role: "user", content: 5 }] }, "messages.0.content"],
+  ["a negative temperature", { ...chat, temperature: -1 }, "temperature"],
+  ["a huge temperature", { ...chat, temperature: 1e300 }, "temperature"],
+  ["top_p of zero", { ...chat, top_p: 0 }, "top_p"],
+  ["max_tokens of zero", { ...chat, max_tokens: 0 }, "max_tokens"],
+  ["a fraction of a token", { ...chat, max_tokens: 1.5 }, "max_tokens"],
+  ["several choices", { ...chat, n: 2 }, "n"],
+  ["a depth as text", { ...chat, fathom: { depth: "deep" } }, "fathom.depth"],
+  ["a depth of zero", { ...chat, fathom: { depth: 0 } }, "fathom.depth"],
+  ["a threshold above one", { ...chat, fathom: { threshold: 1.5 } }, "fathom.threshold"],
+  ["an unknown part of the dial", { ...chat, fathom: { dept: 12 } }, "fathom.dept"],
+  ["stream as text", { ...chat, stream: "yes" }, "stream"],
+  ["an empty stop", { ...chat, stop: "" }, "stop"],
+])("refuses %s and names the field", (_, value, param) => {
+  expect(refusal(ChatCompletionRequest, value)).toMatchObject({ code: "invalid_request", param, status: 400 });
+});
+
+test("accepts what OpenAI's clients send, nulls and unknown fields included", () => {
+  const parts = [
+    { type: "text", text: "Hel" },
+    { type: "text", text: "lo" },
+  ];
+  const parsed = ChatCompletionRequest.parse({
+    ...chat,
+    messages: [{ role: "user", content: parts }],
+    temperature: null,
+    stop: ["\n"],
+    logit_bias: {},
+    stream_options: { include_usage: true },
+    fathom: { depth: "auto", per_token_layers: true },
+  });
+  expect(contentText(parsed.messages[0]?.content ?? "")).toBe("Hello");
+  expect(CompletionRequest.parse({ model: "m", prompt: [1, 2] }).prompt).toEqual([1, 2]);
+  expect(refusal(CompletionRequest, { model: "m", prompt: "" }).param).toBe("prompt");
+  expect(refusal(CompletionRequest, { model: "m", prompt: [-1] }).param).toBe("prompt.0");
+});
+
+test("whatever arrives, a schema accepts it or names what is wrong, and never pollutes a prototype", () => {
+  fc.assert(
+    fc.property(
+      fc.jsonValue(),
+      fc.constantFrom("messages", "fathom", "temperature", "__proto__", "constructor"),
+      (value, key) => {
+        const body = JSON.parse(
+          JSON.stringify({ ...chat, [key]: value }).replace(`"${key}"`, JSON.stringify(key)),
+        ) as unknown;
+        for (const candidate of [value, body]) {
+          const { error } = ChatCompletionRequest.safeParse(candidate);
+          if (!error) continue;
+          const apiError = fromZodError(error);
+          expect(apiError.message.length).toBeGreaterThan(0);
+          expect(ErrorBody.safeParse(apiError.toBody()).success).toBe(true);
+        }
+        expect(({} as Record<string, unknown>).polluted).toBeUndefined();
+      },
+    ),
+  );
+});
+
+test("every code has a status and a type", () => {
+  for (const code of ErrorCode.options) {
+    const error = new ApiError(code, "x", { param: "p" });
+    expect(error.status).toBeGreaterThanOrEqual(400);
+    expect(error.toBody().error).toMatchObject({ code, param: "p", message: "x" });
+    expect(error.toBody().error.type).toBeTruthy();
+  }
+});
+
+test("layers are summed up as the contract shows them", () => {
+  expect(summarizeLayers([12, 24, 24], true)).toEqual({
+    total: 60,
+    mean: 20,
+    min: 12,
+    max: 24,
+    histogram: { "12": 1, "24": 2 },
+    per_token: [12, 24, 24],
+  });
+  expect(summarizeLayers([], false)).toEqual({ total: 0, mean: 0, min: 0, max: 0, histogram: {} });
+});
