@@ -1,0 +1,60 @@
+import type { WeightFormat } from "@fathom/shared";
+import { asFloat16 } from "./float16.ts";
+import { blocksPerRow } from "./stored-bytes.ts";
+
+/** The bytes of one stored tensor, as its ranges hold them. */
+export interface TensorBytes {
+  data: Uint8Array;
+  scales?: Uint8Array | undefined;
+  zeroPoints?: Uint8Array | undefined;
+}
+
+/**
+ * Turns stored bytes back into float32 values, row-major, without the padding of a last block.
+ * @param shape the tensor's shape; [N, K] for int4 and int8.
+ */
+export function dequantize(
+  format: WeightFormat,
+  shape: readonly number[],
+  bytes: TensorBytes,
+  blockSize: number,
+): Float32Array {
+  switch (format) {
+    case "fp32": {
+      const { data } = bytes;
+      const aligned = data.byteOffset % 4 === 0 ? data : data.slice();
+      return new Float32Array(aligned.buffer, aligned.byteOffset, aligned.byteLength >> 2);
+    }
+    case "fp16":
+      return Float32Array.from(asFloat16(bytes.data));
+    case "int8":
+      return dequantizeBlocks(8, shape, bytes, blockSize);
+    case "int4":
+      return dequantizeBlocks(4, shape, bytes, blockSize);
+  }
+}
+
+function dequantizeBlocks(bits: 4 | 8, shape: readonly number[], bytes: TensorBytes, blockSize: number): Float32Array {
+  const [n = 0, k = 0] = shape;
+  const blocks = blocksPerRow(k, blockSize);
+  const zeroPointStride = Math.ceil(blocks / 2);
+  const { data, zeroPoints } = bytes;
+  const scales = asFloat16(bytes.scales ?? new Uint8Array(0));
+  const values = new Float32Array(n * k);
+  for (let row = 0; row < n; row++) {
+    for (let b = 0; b < blocks; b++) {
+      const scale = scales[row * blocks + b] ?? 0;
+      const packed = zeroPoints?.[row * zeroPointStride + (b >> 1)];
+      const zeroPoint = packed === undefined ? 1 << (bits - 1) : (packed >> ((b & 1) * 4)) & 15;
+      const length = Math.min(blockSize, k - b * blockSize);
+      const from = (row * blocks + b) * blockSize;
+      const to = row * k + b * blockSize;
+      for (let i = 0; i < length; i++) {
+        const at = from + i;
+        const q = bits === 8 ? (data[at] ?? 0) : ((data[at >> 1] ?? 0) >> ((at & 1) * 4)) & 15;
+        values[to + i] = (q - zeroPoint) * scale;
+      }
+    }
+  }
+  return values;
+}
