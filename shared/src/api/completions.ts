@@ -128,6 +128,8 @@ export const Completion = z.object({
     z.object({
       index: z.int(),
       text: z.string(),
+      /** Generated token ids; only from a checkpoint without a tokenizer, where `text` is empty. */
+      token_ids: z.array(z.int().min(0)).optional(),
       finish_reason: FinishReason.nullable(),
       logprobs: z.null(),
       layers_used: z.array(z.int()).optional(),
