@@ -1,0 +1,190 @@
+import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
+import { mkdir, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { pullModel } from "@fathom/gpu-service/checkpoint/pull-model.ts";
+import { type Child, startChild, waitUntilReady } from "./child.ts";
+import { choosePort } from "./port.ts";
+
+const ROOT = fileURLToPath(new URL("../../", import.meta.url));
+const STATE = join(ROOT, ".fathom");
+const DEMO_FILE = join(STATE, "demo.json");
+const SHIPPED = join(ROOT, "gpu-service/checkpoints");
+const DEFAULT_MODEL = "smollm2-135m";
+const PLANS = ["free", "pro", "enterprise"] as const;
+
+const HELP = `Starts the GPU service and the edge router on this machine, with one demo key per plan.
+
+Usage: npm start [-- options]
+
+Options:
+  --checkpoint DIR     nested checkpoint to serve (default: the shipped one, else SmolLM2-135M, fetched once)
+  --port N             port of the edge router (default: 8787, or the next free one)
+  --service-port N     port of the GPU service (default: 8788, or the next free one)
+  --help               this text
+
+Example: npm start -- --port 9000`;
+
+interface Options {
+  checkpoint: string | undefined;
+  port: number | undefined;
+  servicePort: number | undefined;
+}
+
+type Keys = Record<(typeof PLANS)[number], string>;
+
+function parseOptions(): Options {
+  const { values } = parseArgs({
+    options: {
+      checkpoint: { type: "string" },
+      port: { type: "string" },
+      "service-port": { type: "string" },
+      help: { type: "boolean", short: "h" },
+    },
+  });
+  if (values.help) {
+    console.log(HELP);
+    process.exit(0);
+  }
+  return {
+    checkpoint: values.checkpoint,
+    port: parsePort("--port", values.port),
+    servicePort: parsePort("--service-port", values["service-port"]),
+  };
+}
+
+function parsePort(option: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const port = Number(text);
+  if (!Number.isInteger(port) || port < 1 || port > 65535)
+    throw new Error(`${option} takes a port number, not '${text}'`);
+  return port;
+}
+
+/** The folder to serve: the given one, the shipped one, or the default model, fetched on first use. */
+async function findCheckpoint(given: string | undefined): Promise<string> {
+  if (given !== undefined) {
+    if (!existsSync(join(given, "manifest.json"))) throw new Error(`there is no nested checkpoint in '${given}'`);
+    return given;
+  }
+  const shipped = existsSync(SHIPPED) ? (await readdir(SHIPPED)).sort() : [];
+  for (const name of shipped) if (existsSync(join(SHIPPED, name, "manifest.json"))) return join(SHIPPED, name);
+  const pulled = join(STATE, "models", DEFAULT_MODEL);
+  if (!existsSync(join(pulled, "manifest.json"))) {
+    console.log(`Fetching ${DEFAULT_MODEL} (once, about 95 MB) …`);
+    await pullModel(DEFAULT_MODEL, pulled, { weights: "int4" });
+  }
+  return pulled;
+}
+
+async function createKey(edge: string, adminSecret: string, plan: string): Promise<string> {
+  const answer = await fetch(`${edge}/admin/keys`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${adminSecret}`, "content-type": "application/json" },
+    body: JSON.stringify({ tenant: `demo-${plan}`, plan }),
+  });
+  if (!answer.ok) throw new Error(`the edge gave no key for plan '${plan}': ${answer.status} ${await answer.text()}`);
+  const { key } = (await answer.json()) as { key: string };
+  return key;
+}
+
+/** Readers see the whole file or none: it is renamed into place once everything answers. */
+async function writeDemoFile(demo: { edge: string; service: string; keys: Keys }): Promise<void> {
+  await writeFile(`${DEMO_FILE}.tmp`, `${JSON.stringify(demo, null, 2)}\n`, { mode: 0o600 });
+  await rename(`${DEMO_FILE}.tmp`, DEMO_FILE);
+}
+
+function announce(edge: string, service: string, keys: Keys): void {
+  const body = `{"model": "fathom", "messages": [{"role": "user", "content": "Name three rivers."}], "max_tokens": 48}`;
+  console.log(`\nEdge router   ${edge}\nGPU service   ${service}\nKeys and URLs ${DEMO_FILE}\n`);
+  for (const plan of PLANS) {
+    console.log(`# ${plan}\ncurl ${edge}/v1/chat/completions -H 'authorization: Bearer ${keys[plan]}' \\`);
+    console.log(`  -H 'content-type: application/json' -d '${body}'\n`);
+  }
+  console.log("Ctrl-C stops everything.");
+}
+
+async function main(): Promise<void> {
+  const options = parseOptions();
+  await mkdir(STATE, { recursive: true });
+  await rm(DEMO_FILE, { force: true });
+  const servicePort = await choosePort("--service-port", options.servicePort, 8788);
+  const edgePort = await choosePort("--port", options.port, servicePort === 8787 ? 8789 : 8787);
+  const checkpoint = await findCheckpoint(options.checkpoint);
+
+  const service = `http://127.0.0.1:${servicePort}`;
+  const edge = `http://127.0.0.1:${edgePort}`;
+  const serviceSecret = randomBytes(32).toString("base64url");
+  const adminSecret = randomBytes(32).toString("base64url");
+  const children: Child[] = [];
+
+  let stopping: Promise<void> | undefined;
+  const stopAll = () => {
+    stopping ??= (async () => {
+      await rm(DEMO_FILE, { force: true });
+      await Promise.all(children.map((child) => child.stop()));
+    })();
+    return stopping;
+  };
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    process.on(signal, () => {
+      if (!stopping) console.log("\nStopping …");
+      void stopAll().then(() => process.exit(0));
+    });
+  }
+
+  try {
+    console.log("Starting the GPU service …");
+    const serviceChild = startChild("GPU service", serviceCommand(checkpoint, servicePort), {
+      env: { FATHOM_SERVICE_SECRET: serviceSecret },
+    });
+    children.push(serviceChild);
+    await waitUntilReady(serviceChild, `${service}/readyz`, 120_000);
+    console.log("Starting the edge router …");
+    const edgeChild = startChild("edge router", edgeCommand(edgePort, service), {
+      cwd: join(ROOT, "edge"),
+      env: { SERVICE_SECRET: serviceSecret, ADMIN_SECRET: adminSecret },
+    });
+    children.push(edgeChild);
+    await waitUntilReady(edgeChild, `${edge}/healthz`, 120_000);
+    const keys = Object.fromEntries(
+      await Promise.all(PLANS.map(async (plan) => [plan, await createKey(edge, adminSecret, plan)])),
+    ) as Keys;
+    await writeDemoFile({ edge, service, keys });
+    announce(edge, service, keys);
+    const [child, how] = await Promise.race(children.map(async (c) => [c, await c.exited] as const));
+    if (!stopping) throw new Error(`the ${child.name} ended with ${how}:\n${child.tail()}`);
+    await stopping;
+  } catch (error) {
+    if (!stopping) throw error;
+  } finally {
+    await stopAll();
+  }
+}
+
+function serviceCommand(checkpoint: string, port: number): string[] {
+  const main = join(ROOT, "gpu-service/src/cli/main.ts");
+  return [process.execPath, main, "serve", checkpoint, "--host", "127.0.0.1", "--port", String(port)];
+}
+
+function edgeCommand(port: number, service: string): string[] {
+  return [
+    process.execPath,
+    join(ROOT, "node_modules/wrangler/bin/wrangler.js"),
+    "dev",
+    "--port",
+    String(port),
+    "--var",
+    `UPSTREAMS:${service}`,
+  ];
+}
+
+try {
+  await main();
+  process.exit(0);
+} catch (error) {
+  console.error(`fathom: ${error instanceof Error ? error.message : String(error)}`);
+  process.exit(1);
+}

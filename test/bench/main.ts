@@ -1,0 +1,32 @@
+import { Command } from "commander";
+import { benchDepth } from "./depth.ts";
+import { benchMemory } from "./memory.ts";
+import { benchPeers } from "./peers.ts";
+
+const program = new Command("bench").description(
+  "Measures Fathom on this machine; figures are medians of alternating runs",
+);
+const model = ["--model <dir>", "nested checkpoint to measure (default: SmolLM2-135M int4, fetched once)"] as const;
+
+program
+  .command("depth")
+  .description("ms/token at every exit and at half of the layers, with the ratio to full depth (batch 1)")
+  .option(...model)
+  .option("--threads <n>", "intra-op threads", Number)
+  .action(benchDepth);
+
+program
+  .command("memory")
+  .description("resident memory serving all exits against serving only full depth")
+  .option(...model)
+  .action(benchMemory);
+
+program
+  .command("peers")
+  .description("decode tokens/s against node-llama-cpp on the same weights (installs it, 725 MB)")
+  .option(...model)
+  .option("--tokens <n>", "tokens per run", Number, 128)
+  .option("--rounds <n>", "alternations", Number, 3)
+  .action(benchPeers);
+
+await program.parseAsync();
