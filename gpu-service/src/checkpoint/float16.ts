@@ -7,7 +7,7 @@ export const FLOAT16_MAX = 65504;
  * Widens bfloat16 bit patterns to float32, exactly.
  * @param out float32 of the same length; allocated when absent.
  */
-export function bfloat16ToFloat32(bits: Uint16Array, out = new Float32Array(bits.length)): Float32Array {
+export function bfloat16ToFloat32(bits: Uint16Array, out: Float32Array = new Float32Array(bits.length)): Float32Array {
   const words = new Uint32Array(out.buffer, out.byteOffset, out.length);
   for (let i = 0; i < bits.length; i++) words[i] = (bits[i] ?? 0) << 16;
   return out;
