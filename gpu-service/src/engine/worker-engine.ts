@@ -37,7 +37,6 @@ export class WorkerEngine implements Engine {
         if (message.type === "ready") resolve(message.info);
       });
     });
-    worker.removeAllListeners();
     return new WorkerEngine(worker, info, options.maxConcurrent, maxWaiting);
   }
 

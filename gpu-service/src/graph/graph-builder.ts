@@ -80,6 +80,11 @@ export class GraphBuilder {
     return outputs;
   }
 
+  /** Splits the last axis into parts of the given sizes. */
+  split(value: string, sizes: readonly number[]): string[] {
+    return this.multi("Split", [value, this.int64s(sizes)], sizes.length, { axis: -1 });
+  }
+
   /** A fresh value name for nodes whose outputs are named by the caller. */
   fresh(hint: string): string {
     return this.#fresh(hint);

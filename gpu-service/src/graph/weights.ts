@@ -1,23 +1,32 @@
 import type { Manifest, StoredTensor } from "@fathom/shared";
 import { type GraphBuilder, MICROSOFT } from "./graph-builder.ts";
+import type { LlamaWeights } from "./llama-layer.ts";
 
 /** MatMulNBits with int8 activations: the fast CPU kernels; without it int4 falls back to dequantise-then-multiply. */
 const INT8_ACTIVATIONS = 4;
 
 /** Looks a tensor up in the manifest. @throws Error naming the tensor when the checkpoint lacks it. */
-export function storedTensor(manifest: Manifest, name: string): StoredTensor {
+function storedTensor(manifest: Manifest, name: string): StoredTensor {
   const tensor = manifest.tensors[name];
   if (!tensor) throw new Error(`the checkpoint has no tensor '${name}'`);
   return tensor;
 }
 
 /** Block length along K of a quantised tensor. */
-export function blockSize(manifest: Manifest): number {
+function blockSize(manifest: Manifest): number {
   return manifest.quantization.block_size ?? 32;
 }
 
+/** The checkpoint's weights as initializers that point into its files. */
+export function storedWeights(manifest: Manifest): LlamaWeights {
+  return {
+    linear: (b, name, x) => linear(b, manifest, name, x),
+    norm: (b, name) => normWeight(b, manifest, name),
+  };
+}
+
 /** y = x · Wᵀ for a stored [N, K] matrix; x is [.., K], y is [.., N], float32. */
-export function linear(b: GraphBuilder, manifest: Manifest, name: string, x: string): string {
+function linear(b: GraphBuilder, manifest: Manifest, name: string, x: string): string {
   const tensor = storedTensor(manifest, name);
   const [n = 0, k = 0] = tensor.shape;
   switch (tensor.format) {
@@ -76,7 +85,7 @@ export function embedding(b: GraphBuilder, manifest: Manifest, tokens: string): 
 }
 
 /** A norm's weight vector, always stored as float32. */
-export function normWeight(b: GraphBuilder, manifest: Manifest, name: string): string {
+function normWeight(b: GraphBuilder, manifest: Manifest, name: string): string {
   const tensor = storedTensor(manifest, name);
   return b.initializer({ name, type: "float32", shape: tensor.shape, data: tensor.data });
 }
