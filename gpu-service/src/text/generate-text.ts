@@ -54,7 +54,7 @@ export type TextEvent = TextPiece | TextEnd;
 
 /**
  * Runs a request and yields its answer as text. Without a text model the pieces carry tokens only.
- * @throws ApiError what the engine throws, and `cancelled` when the signal or the engine's end cut the answer short.
+ * @throws ApiError what the engine throws; when the answer is cut short, the signal's reason or `cancelled`.
  */
 export async function* generateText(
   engine: Engine,
@@ -97,7 +97,7 @@ export async function* generateText(
       continue;
     }
     const cut = stopped.signal.aborted;
-    if (event.reason === "cancelled" && !cut) throw new ApiError("cancelled", "The request was cancelled.");
+    if (event.reason === "cancelled" && !cut) throw cancellation(signal);
     const rest = cut ? { text: "", stopped: true } : matcher.push(detokenizer?.end() ?? "");
     yield {
       type: "end",
@@ -110,6 +110,12 @@ export async function* generateText(
     return;
   }
   throw new ApiError("internal_error", "The engine ended the answer without saying why.");
+}
+
+/** Whoever aborts may say why. */
+function cancellation(signal: AbortSignal | undefined): ApiError {
+  const reason: unknown = signal?.reason;
+  return reason instanceof ApiError ? reason : new ApiError("cancelled", "The request was cancelled.");
 }
 
 function usageOf(promptTokens: number, completionTokens: number): Usage {

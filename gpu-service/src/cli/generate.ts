@@ -1,0 +1,115 @@
+import { randomInt, randomUUID } from "node:crypto";
+import { fullDepth, requireExit } from "@fathom/shared";
+import type { Command } from "commander";
+import type { TextEnd } from "../text/generate-text.ts";
+import type { ServedModel } from "../text/served-model.ts";
+import { CliError, collect, decimalNumber, wholeNumber } from "./output.ts";
+
+const DEFAULT_MAX_TOKENS = 256;
+/** What a shell reports for a process that Ctrl-C ended. */
+const INTERRUPTED_EXIT_CODE = 130;
+
+interface GenerateOptions {
+  depth?: number;
+  maxTokens?: number;
+  temperature: number;
+  topP: number;
+  seed?: number;
+  stop: string[];
+  raw?: boolean;
+  json?: boolean;
+}
+
+/** Adds `fathom generate`. */
+export function registerGenerateCommand(program: Command): void {
+  program
+    .command("generate")
+    .description("answer one prompt; the text goes to stdout, timing and layers to stderr")
+    .argument("<dir>", "checkpoint folder")
+    .argument("<prompt>", "what to answer")
+    .option("--depth <layers>", "exit to stop at (default: the full depth)", wholeNumber(1, 1024))
+    .option("--max-tokens <n>", `longest answer (default: ${DEFAULT_MAX_TOKENS})`, wholeNumber(1, 1_000_000))
+    .option("--temperature <t>", "0 always takes the likeliest token", decimalNumber(0, 2), 0)
+    .option("--top-p <p>", "share of the probability to draw from", decimalNumber(0.000001, 1), 1)
+    .option("--seed <n>", "makes a drawn answer repeatable", wholeNumber(0, Number.MAX_SAFE_INTEGER))
+    .option("--stop <text>", "ends the answer; may be given several times", collect, [])
+    .option("--raw", "continue the prompt as it is, without the chat template")
+    .option("--json", "print one JSON object instead of streaming")
+    .addHelpText("after", '\nExample:\n  $ fathom generate models/smollm2-135m "Name three whales." --depth 18\n')
+    .action(generate);
+}
+
+async function generate(dir: string, prompt: string, options: GenerateOptions): Promise<void> {
+  const { loadModel } = await import("../text/served-model.ts");
+  const model = await loadModel(dir);
+  try {
+    await run(model, prompt, options);
+  } finally {
+    await model.engine.close();
+  }
+}
+
+async function run(model: ServedModel, prompt: string, options: GenerateOptions): Promise<void> {
+  const { generateText } = await import("../text/generate-text.ts");
+  const { manifest, engine, text: textModel } = model;
+  if (!textModel) throw new CliError(`${manifest.name} has no tokenizer: a text cannot be made into tokens`);
+  const chat = !options.raw && textModel.hasChatTemplate;
+  const tokens = chat ? textModel.encodeChat([{ role: "user", content: prompt }]) : textModel.encode(prompt);
+  const room = engine.info.architecture.context_length - tokens.length;
+  const depth =
+    options.depth === undefined
+      ? fullDepth(engine.info.exits)
+      : requireExit(engine.info.exits, options.depth, "--depth");
+  const interrupted = new AbortController();
+  const onInterrupt = (): void => interrupted.abort();
+  process.once("SIGINT", onInterrupt);
+  const events = generateText(
+    engine,
+    textModel,
+    {
+      id: randomUUID(),
+      prompt: tokens,
+      depth,
+      sampling: {
+        temperature: options.temperature,
+        topP: options.topP,
+        seed: options.seed ?? randomInt(2 ** 32),
+      },
+      maxTokens: options.maxTokens ?? Math.max(1, Math.min(DEFAULT_MAX_TOKENS, room)),
+      stopTokenIds: manifest.tokenizer.eos_token_ids,
+      stop: options.stop,
+      continues: !chat,
+      reason: "requested",
+      price: 0,
+      perTokenLayers: options.json ?? false,
+    },
+    interrupted.signal,
+  );
+  let text = "";
+  try {
+    for await (const event of events) {
+      if (options.json) text += event.text;
+      else process.stdout.write(event.text);
+      if (event.type === "end") print(event, text, options.json ?? false);
+    }
+  } catch (error) {
+    if (!interrupted.signal.aborted) throw error;
+    throw new CliError("interrupted", { exitCode: INTERRUPTED_EXIT_CODE, cause: error });
+  } finally {
+    process.off("SIGINT", onInterrupt);
+  }
+}
+
+function print({ finishReason, usage, fathom }: TextEnd, text: string, json: boolean): void {
+  if (json) {
+    process.stdout.write(`${JSON.stringify({ text, finish_reason: finishReason, usage, fathom })}\n`);
+    return;
+  }
+  const { timing, layers, cost } = fathom;
+  process.stdout.write("\n");
+  process.stderr.write(
+    `[depth ${fathom.depth}: ${usage.completion_tokens} tokens (${finishReason}), ${layers.mean.toFixed(1)} layers per token, ` +
+      `first token after ${timing.time_to_first_token_ms.toFixed(0)} ms, ` +
+      `${timing.tokens_per_second.toFixed(1)} tokens/s, ${cost.layer_tokens} layer-tokens]\n`,
+  );
+}

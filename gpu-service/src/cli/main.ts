@@ -1,0 +1,32 @@
+#!/usr/bin/env node
+import { createRequire } from "node:module";
+import { Command } from "commander";
+import { registerGenerateCommand } from "./generate.ts";
+import { oneLine, reportError } from "./output.ts";
+import { registerProbeCommand } from "./probe.ts";
+import { registerServeCommand } from "./serve.ts";
+
+const { version } = createRequire(import.meta.url)("../../package.json") as { version: string };
+
+const program = new Command("fathom")
+  .description("One nested LLaMA checkpoint, served at a depth chosen for every request.")
+  .version(version)
+  .exitOverride()
+  .configureOutput({ outputError: (text, write) => write(`fathom: ${oneLine(text.replace(/^error: /, ""))}\n`) })
+  .addHelpText("after", "\nExample:\n  $ fathom serve models/smollm2-135m --insecure\n");
+
+registerServeCommand(program);
+registerGenerateCommand(program);
+registerProbeCommand(program);
+
+// `fathom generate … | head` closes our output early; that is not an error.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code === "EPIPE") process.exit(0);
+  throw error;
+});
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.exitCode = reportError(error);
+}

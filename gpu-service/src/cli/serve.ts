@@ -1,0 +1,137 @@
+import { readFile } from "node:fs/promises";
+import { type Command, Option } from "commander";
+import pino from "pino";
+import { EXECUTION_PROVIDERS, type ExecutionProvider } from "../engine/types.ts";
+import { CliError, decimalNumber, depthList, USAGE_EXIT_CODE, wholeNumber } from "./output.ts";
+
+const SECRET_VARIABLE = "FATHOM_SERVICE_SECRET";
+/** Time for the last bytes to leave once everything is generated, milliseconds. */
+const FLUSH_MS = 2000;
+/** Log lines that may wait for a slow reader, bytes; beyond that they are dropped rather than kept. */
+const MAX_LOG_BUFFER = 4 * 1024 * 1024;
+
+interface ServeOptions {
+  host: string;
+  port: number;
+  provider: ExecutionProvider;
+  threads?: number;
+  exits?: number[];
+  insecure?: boolean;
+  secretFile?: string;
+  maxConcurrent?: number;
+  maxWaiting?: number;
+  drainTimeout: number;
+}
+
+/** Adds `fathom serve`. */
+export function registerServeCommand(program: Command): void {
+  program
+    .command("serve")
+    .description("serve a nested checkpoint over HTTP, OpenAI-compatible")
+    .argument("<dir>", "checkpoint folder")
+    .option("--host <host>", "address to listen on", "127.0.0.1")
+    .option("--port <port>", "port to listen on; 0 takes a free one", wholeNumber(0, 65535), 8080)
+    .addOption(new Option("--provider <name>", "where the model runs").choices(EXECUTION_PROVIDERS).default("cpu"))
+    .option("--threads <n>", "threads of the model (default: one per core, at most 8)", wholeNumber(1, 1024))
+    .option("--exits <depths>", "serve only these exits, such as 12,30", depthList)
+    .option("--insecure", "ask for no key; only on a loopback host")
+    .option("--secret-file <file>", `file that holds the key (default: the variable ${SECRET_VARIABLE})`)
+    .option("--max-concurrent <n>", "requests that run at the same time", wholeNumber(1, 4096))
+    .option("--max-waiting <n>", "requests that may wait for their turn", wholeNumber(0, 100_000))
+    .option("--drain-timeout <seconds>", "time for running answers after SIGTERM", decimalNumber(0, 86_400), 30)
+    .addHelpText("after", "\nExample:\n  $ fathom serve models/smollm2-135m --port 8080 --insecure\n")
+    .action(serve);
+}
+
+async function serve(dir: string, options: ServeOptions): Promise<void> {
+  const { createApp } = await import("../http/app.ts");
+  const { allowEverybody, requireSecret } = await import("../http/caller.ts");
+  const { listen } = await import("../http/server.ts");
+  const { Service } = await import("../http/service.ts");
+  const { loadModel } = await import("../text/served-model.ts");
+
+  const secret = await chooseSecret(options);
+  const destination = pino.destination({ fd: 2, sync: false, maxLength: MAX_LOG_BUFFER });
+  const logger = pino({ base: null, level: process.env.FATHOM_LOG_LEVEL ?? "info" }, destination);
+  const service = new Service();
+  const app = createApp({
+    service,
+    logger,
+    authenticate: secret === undefined ? allowEverybody : await requireSecret(secret),
+    loopbackOnly: secret === undefined,
+  });
+  // Before the model is loaded: a port in use is known at once, and /readyz can say that it is loading.
+  const server = await listen(app, options);
+  logger.info({ event: "listening", url: server.url }, "listening");
+
+  const signal = nextSignal();
+  const loading = loadModel(dir, engineOptions(options));
+  const model = await Promise.race([loading, signal.then(() => undefined)]).catch(async (error: unknown) => {
+    await server.close(0);
+    throw error;
+  });
+  if (model) {
+    service.ready(model);
+    const { exits, provider, threads } = model.engine.info;
+    logger.info({ event: "ready", url: server.url, model: model.manifest.name, exits, provider, threads }, "ready");
+    process.stdout.write(`Fathom serves ${model.manifest.name} at ${server.url} (exits ${exits.join(", ")})\n`);
+    logger.info({ event: "draining", signal: await signal }, "draining");
+  }
+  // A second signal ends the process at once, as without a handler.
+  const cut = await service.drain(options.drainTimeout * 1000);
+  await server.close(FLUSH_MS);
+  logger.info({ event: "stopped", cut }, "stopped");
+  destination.flushSync();
+  // The model may still be loading, or a step of it be running: nothing of it is worth waiting for.
+  process.exit(0);
+}
+
+function engineOptions({ provider, threads, exits, maxConcurrent, maxWaiting }: ServeOptions) {
+  return {
+    provider,
+    ...(threads === undefined ? {} : { threads }),
+    ...(exits === undefined ? {} : { exits }),
+    ...(maxConcurrent === undefined ? {} : { maxConcurrent }),
+    ...(maxWaiting === undefined ? {} : { maxWaiting }),
+  };
+}
+
+/** The key that callers must have, undefined with `--insecure`. */
+async function chooseSecret({ insecure, secretFile, host }: ServeOptions): Promise<string | undefined> {
+  const { isLoopback } = await import("../http/loopback.ts");
+  const { MIN_SECRET_LENGTH } = await import("../http/caller.ts");
+  if (insecure) {
+    if (isLoopback(host)) return undefined;
+    throw usage(`--insecure is allowed only on a loopback host such as 127.0.0.1, not on ${host}`);
+  }
+  const secret = secretFile === undefined ? process.env[SECRET_VARIABLE] : await readSecret(secretFile);
+  if (!secret) throw usage(`set ${SECRET_VARIABLE}, or give --secret-file, or --insecure on a loopback host`);
+  if (secret.length < MIN_SECRET_LENGTH) throw usage(`the key must have at least ${MIN_SECRET_LENGTH} characters`);
+  return secret;
+}
+
+async function readSecret(path: string): Promise<string> {
+  try {
+    return (await readFile(path, "utf8")).trim();
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new CliError(`${path}: the key cannot be read (${reason})`, { cause: error });
+  }
+}
+
+function usage(message: string): CliError {
+  return new CliError(message, { exitCode: USAGE_EXIT_CODE });
+}
+
+/** The first SIGTERM or SIGINT; the handlers are gone after it. */
+function nextSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    const taken = (signal: NodeJS.Signals): void => {
+      process.off("SIGTERM", taken);
+      process.off("SIGINT", taken);
+      resolve(signal);
+    };
+    process.on("SIGTERM", taken);
+    process.on("SIGINT", taken);
+  });
+}

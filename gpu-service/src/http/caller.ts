@@ -1,0 +1,93 @@
+import { createHash, timingSafeEqual, webcrypto } from "node:crypto";
+import { ApiError, DepthReason, PRICE_HEADER, REASON_HEADER, ServiceTokenClaims } from "@fathom/shared";
+import { verify } from "hono/jwt";
+
+/** Who calls, and what that entitles to. */
+export interface Caller {
+  /** Deepest layer that may run. */
+  maxDepth: number;
+  /** Why the edge chose the depth; undefined for a direct caller. */
+  reason: DepthReason | undefined;
+  /** Nano-USD per layer-token. */
+  price: number;
+  /** The id that the edge gave the request. */
+  requestId: string | undefined;
+}
+
+export type Authenticate = (headers: Headers) => Promise<Caller>;
+
+/** A shorter secret could be guessed from one signed token. */
+export const MIN_SECRET_LENGTH = 16;
+
+const DIRECT: Caller = { maxDepth: Number.POSITIVE_INFINITY, reason: undefined, price: 0, requestId: undefined };
+const PRICE = /^\d{1,12}$/;
+
+/** Lets everybody in; for a service that only its own machine can reach. */
+export const allowEverybody: Authenticate = () => Promise.resolve(DIRECT);
+
+/**
+ * Accepts the secret itself as bearer token, or a token that the edge signed with it (HS256). What the edge says in headers
+ * counts only with such a token.
+ * @throws (the returned function) ApiError `missing_api_key`, `invalid_api_key`.
+ */
+export async function requireSecret(secret: string): Promise<Authenticate> {
+  const expected = digest(secret);
+  // As raw bytes: hono would read a secret that looks like PEM as a public key.
+  const key = await webcrypto.subtle.importKey(
+    "raw",
+    new TextEncoder().encode(secret),
+    { name: "HMAC", hash: "SHA-256" },
+    false,
+    ["verify"],
+  );
+  return async (headers) => {
+    const header = headers.get("authorization");
+    if (header === null) {
+      throw new ApiError("missing_api_key", "Send the key as 'Authorization: Bearer KEY'.");
+    }
+    const token = /^Bearer +(\S+) *$/i.exec(header)?.[1];
+    if (token === undefined) throw invalidKey("the Authorization header is not of the form 'Bearer KEY'");
+    // Digests have one length, so that the comparison tells nothing about the secret's.
+    if (timingSafeEqual(digest(token), expected)) return DIRECT;
+    return fromEdge(await claimsOf(token, key), headers);
+  };
+}
+
+async function claimsOf(token: string, key: webcrypto.CryptoKey): Promise<ServiceTokenClaims> {
+  let payload: unknown;
+  try {
+    payload = await verify(token, key, "HS256");
+  } catch (error) {
+    const expired = error instanceof Error && error.name === "JwtTokenExpired";
+    throw invalidKey(expired ? "the token has expired" : "the key is wrong");
+  }
+  const claims = ServiceTokenClaims.safeParse(payload);
+  if (!claims.success) throw invalidKey("the token's claims are not those of a service token");
+  return claims.data;
+}
+
+function fromEdge(claims: ServiceTokenClaims, headers: Headers): Caller {
+  const reason = headers.get(REASON_HEADER);
+  const price = headers.get(PRICE_HEADER);
+  const known = DepthReason.optional().safeParse(reason ?? undefined);
+  if (!known.success) throw badHeader(REASON_HEADER, `must be one of ${DepthReason.options.join(", ")}`);
+  if (price !== null && !PRICE.test(price)) throw badHeader(PRICE_HEADER, "must be a whole number of nano-USD");
+  return {
+    maxDepth: claims.max_depth,
+    reason: known.data,
+    price: price === null ? 0 : Number(price),
+    requestId: claims.jti,
+  };
+}
+
+function invalidKey(reason: string): ApiError {
+  return new ApiError("invalid_api_key", `The request is not authorised: ${reason}.`);
+}
+
+function badHeader(name: string, expectation: string): ApiError {
+  return new ApiError("invalid_request", `'${name}': ${expectation}`, { param: name });
+}
+
+function digest(text: string): Buffer {
+  return createHash("sha256").update(text).digest();
+}
