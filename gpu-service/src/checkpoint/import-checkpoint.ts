@@ -4,6 +4,7 @@ import { ExitSet, fullDepth, type Manifest, tensorShapes, type WeightFormat } fr
 import { CheckpointError } from "./checkpoint-error.ts";
 import { CheckpointWriter } from "./checkpoint-writer.ts";
 import { defaultExits } from "./default-exits.ts";
+import { openGguf } from "./gguf/open-gguf.ts";
 import { openHuggingFaceFolder } from "./huggingface/open-folder.ts";
 import { modelCard } from "./model-card.ts";
 import type { ModelSource } from "./model-source.ts";
@@ -48,6 +49,7 @@ async function openSource(source: string): Promise<ModelSource> {
   const info = await stat(source).catch(() => undefined);
   if (!info) throw new CheckpointError(source, "there is no such file or folder");
   if (info.isDirectory()) return openHuggingFaceFolder(source);
+  if (source.toLowerCase().endsWith(".gguf")) return openGguf(source);
   throw new CheckpointError(source, "is neither a Hugging Face folder nor a .gguf file");
 }
 

@@ -9,8 +9,6 @@ import { SafetensorsFile } from "./safetensors.ts";
 
 const INDEX_FILE = "model.safetensors.index.json";
 const SINGLE_FILE = "model.safetensors";
-/** Copied as they are. The chat template may stand in a file of its own. */
-const TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
 /** No JSON or text file of a model is larger. */
 const MAX_TEXT_BYTES = 256 * 1024 * 1024;
 
@@ -31,11 +29,6 @@ export async function openHuggingFaceFolder(dir: string): Promise<ModelSource> {
   const shards = await openShards(dir);
   try {
     requireTensors(dir, config.architecture, shards);
-    const files = new Map<string, string>();
-    for (const name of TOKENIZER_FILES) {
-      const text = await readText(join(dir, name));
-      if (text !== undefined) files.set(name, text);
-    }
     const generation = await readGenerationConfig(join(dir, "generation_config.json"));
     return {
       architecture: config.architecture,
@@ -43,7 +36,7 @@ export async function openHuggingFaceFolder(dir: string): Promise<ModelSource> {
         bos_token_id: config.bosTokenId,
         eos_token_ids: [...new Set([...generation, ...config.eosTokenIds])],
       },
-      files,
+      files: await readTokenizerFiles(dir),
       name: basename(resolve(dir)),
       license: await readLicense(join(dir, "README.md")),
       tensor: (name) => readPacked(config.architecture, name, shards),
@@ -153,6 +146,25 @@ async function explainNoWeights(dir: string): Promise<string> {
   const entries = await readdir(dir);
   const others = entries.filter((entry) => /\.(bin|pth|pt|h5|gguf)$/.test(entry));
   return others.length > 0 ? `is missing; the folder holds ${others.join(", ")} instead` : "is missing";
+}
+
+/** The tokenizer as it is, except that a chat template in a file of its own moves into tokenizer_config.json. */
+async function readTokenizerFiles(dir: string): Promise<Map<string, string>> {
+  const files = new Map<string, string>();
+  const tokenizer = await readText(join(dir, "tokenizer.json"));
+  if (tokenizer === undefined) return files;
+  files.set("tokenizer.json", tokenizer);
+  const configPath = join(dir, "tokenizer_config.json");
+  const configText = await readText(configPath);
+  const template = await readText(join(dir, "chat_template.jinja"));
+  if (template === undefined) {
+    if (configText !== undefined) files.set("tokenizer_config.json", configText);
+    return files;
+  }
+  const config = z.looseObject({}).safeParse(parseJson(configPath, configText ?? "{}"));
+  if (!config.success) throw new CheckpointError(configPath, "is malformed: not a JSON object");
+  const merged = { ...config.data, chat_template: template };
+  return files.set("tokenizer_config.json", `${JSON.stringify(merged, null, 2)}\n`);
 }
 
 async function readGenerationConfig(path: string): Promise<number[]> {
