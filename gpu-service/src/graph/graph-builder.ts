@@ -30,7 +30,7 @@ export class GraphBuilder {
   }
 
   /** Makes `value` a graph output; `name` renames it through the node that produced it. */
-  output(name: string, type: DataTypeName, shape: readonly (number | string)[]): void {
+  output(name: string, type: DataTypeName, shape?: readonly (number | string)[]): void {
     this.#outputs.push({ name, type, shape });
   }
 
@@ -44,6 +44,12 @@ export class GraphBuilder {
   int64s(values: readonly number[]): string {
     const data = new Uint8Array(BigInt64Array.from(values, BigInt).buffer);
     return this.initializer({ name: `int64[${values.join(",")}]`, type: "int64", shape: [values.length], data });
+  }
+
+  /** A float32 scalar constant, shared by value. */
+  float32(value: number): string {
+    const data = new Uint8Array(Float32Array.of(value).buffer);
+    return this.initializer({ name: `float32(${value})`, type: "float32", shape: [], data });
   }
 
   /** A float32 vector constant. */

@@ -51,8 +51,8 @@ export type Attributes = Readonly<Record<string, Attribute>>;
 export interface ValueInfo {
   name: string;
   type: DataTypeName;
-  /** A string is a symbolic dimension. */
-  shape: readonly (number | string)[];
+  /** A string is a symbolic dimension; absent, the rank is left open. */
+  shape?: readonly (number | string)[] | undefined;
 }
 
 export interface Initializer {
@@ -139,7 +139,9 @@ function encodeValueInfo({ name, type, shape }: ValueInfo): object {
     type: {
       tensor_type: {
         elem_type: DataType[type],
-        shape: { dim: shape.map((d) => (typeof d === "number" ? { dim_value: d } : { dim_param: d })) },
+        ...(shape && {
+          shape: { dim: shape.map((d) => (typeof d === "number" ? { dim_value: d } : { dim_param: d })) },
+        }),
       },
     },
   };

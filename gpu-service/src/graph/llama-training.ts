@@ -1,0 +1,173 @@
+import type { Architecture } from "@fathom/shared";
+import { LAYER_MATRICES, layerMatrixShape } from "@fathom/shared";
+import { differentiate } from "./gradients/differentiate.ts";
+import { type Partition, partition } from "./gradients/partition.ts";
+import { GraphBuilder, MICROSOFT } from "./graph-builder.ts";
+import { type Attend, decoderLayer, type LlamaWeights, ROPE_INPUTS, rmsNorm, settle } from "./llama-layer.ts";
+import type { Graph } from "./onnx.ts";
+
+/** Tensors of one layer, without the layer's number; the training graphs take them as inputs, so one graph serves all layers. */
+export const LAYER_TENSORS = ["attn_norm", "attn.qkv", "attn.o", "mlp_norm", "mlp.gate_up", "mlp.down"] as const;
+export type LayerTensor = (typeof LAYER_TENSORS)[number];
+
+/** Name of the gradient of a graph input. */
+export const gradientOf = (name: string) => `d ${name}`;
+
+/**
+ * Names of a training layer's values. `hidden`, `hidden_out` and their gradients are float32 [B, S, H], padded on the right;
+ * `cos`, `sin` [S, D/2]; `mask` [G·S, S] causal.
+ */
+export const TRAINING_LAYER = { ...ROPE_INPUTS, hidden: "hidden", hiddenOut: "hidden_out", mask: "mask" } as const;
+
+/**
+ * Names of the training head's values. R rows of the residual stream, taken at any exits, go through the shared norm and head.
+ *
+ * inputs: `rows` float32 [R, H]; `norm` [H]; `head` [V, H]; `labels` int64 [R, 1]; `loss_weight` float32 [R, 1], the weight of
+ * each row's cross-entropy in the loss; with a teacher also `teacher_rows`, `teacher_norm`, `teacher_head` and
+ * `distill_weight` [R, 1], the weight of KL(teacher ‖ student).
+ * outputs: `cross_entropy` [R, 1] and `predicted` int64 [R, 1]; with a teacher `kl` [R, 1]; the gradients of `rows`, and of
+ * `norm` and `head` unless frozen.
+ */
+export const TRAINING_HEAD = {
+  rows: "rows",
+  norm: "norm",
+  head: "head",
+  labels: "labels",
+  lossWeight: "loss_weight",
+  teacherRows: "teacher_rows",
+  teacherNorm: "teacher_norm",
+  teacherHead: "teacher_head",
+  distillWeight: "distill_weight",
+  crossEntropy: "cross_entropy",
+  predicted: "predicted",
+  kl: "kl",
+} as const;
+
+/**
+ * One decoder layer over a padded batch, forward and backward, with its weights as inputs.
+ * @param trainable false leaves the weights' gradients out: a frozen layer only passes the gradient down
+ */
+export function buildTrainingLayer(a: Architecture, trainable: boolean): Partition {
+  const b = new GraphBuilder("layer");
+  const hidden = b.input(TRAINING_LAYER.hidden, "float32", ["B", "S", a.hidden_size]);
+  b.input(TRAINING_LAYER.cos, "float32", ["S", a.head_dim / 2]);
+  b.input(TRAINING_LAYER.sin, "float32", ["S", a.head_dim / 2]);
+  b.input(TRAINING_LAYER.mask, "float32", ["GS", "S"]);
+  b.input("attn_norm", "float32", [a.hidden_size]);
+  b.input("mlp_norm", "float32", [a.hidden_size]);
+  for (const matrix of LAYER_MATRICES) b.input(matrix, "float32", layerMatrixShape(a, matrix));
+
+  const residual = decoderLayer(b, a, inputWeights(), 0, { stream: hidden, delta: undefined }, attendWithinBatch(a));
+  const out = settle(b, residual, TRAINING_LAYER.hiddenOut);
+  b.output(out, "float32", ["B", "S", a.hidden_size]);
+  const forwardNodes = b.graph().nodes.length;
+
+  const seed = b.input(gradientOf(out), "float32", ["B", "S", a.hidden_size]);
+  emitGradients(b, new Map([[out, seed]]), [hidden, ...(trainable ? LAYER_TENSORS : [])]);
+  return partition(b.graph(), forwardNodes);
+}
+
+/** Final norm, head, losses and their gradients in one graph: the logits live only inside it. */
+export function buildTrainingHead(a: Architecture, options: { trainable: boolean; teacher: boolean }): Graph {
+  const b = new GraphBuilder("training head");
+  const names = TRAINING_HEAD;
+  b.input(names.rows, "float32", ["R", a.hidden_size]);
+  b.input(names.norm, "float32", [a.hidden_size]);
+  b.input(names.head, "float32", [a.vocab_size, a.hidden_size]);
+  b.input(names.labels, "int64", ["R", 1]);
+  b.input(names.lossWeight, "float32", ["R", 1]);
+  const logits = headLogits(b, a, names.rows, names.norm, names.head);
+  const logProbabilities = b.node("LogSoftmax", [logits], { attributes: { axis: -1 } });
+  const probabilities = b.node("Exp", [logProbabilities]);
+  const picked = b.node("GatherElements", [logProbabilities, names.labels], { attributes: { axis: 1 } });
+  b.output(b.node("Neg", [picked], { as: names.crossEntropy }), "float32", ["R", 1]);
+  b.output(b.node("ArgMax", [logits], { attributes: { axis: 1 }, as: names.predicted }), "int64", ["R", 1]);
+
+  // ∂(w·CE)/∂logits = w·(p − onehot); ∂(v·KL(q ‖ p))/∂logits = v·(p − q).
+  let weight: string = names.lossWeight;
+  let teacherTerm: string | undefined;
+  if (options.teacher) {
+    b.input(names.teacherRows, "float32", ["R", a.hidden_size]);
+    b.input(names.teacherNorm, "float32", [a.hidden_size]);
+    b.input(names.teacherHead, "float32", [a.vocab_size, a.hidden_size]);
+    b.input(names.distillWeight, "float32", ["R", 1]);
+    const teacherLogits = headLogits(b, a, names.teacherRows, names.teacherNorm, names.teacherHead);
+    const teacherLog = b.node("LogSoftmax", [teacherLogits], { attributes: { axis: -1 } });
+    const teacher = b.node("Exp", [teacherLog]);
+    const terms = b.node("Mul", [teacher, b.node("Sub", [teacherLog, logProbabilities])]);
+    b.output(b.node("ReduceSum", [terms, b.int64s([1])], { as: names.kl }), "float32", ["R", 1]);
+    weight = b.node("Add", [names.lossWeight, names.distillWeight]);
+    teacherTerm = b.node("Mul", [teacher, names.distillWeight]);
+  }
+  const weighted = b.node("Mul", [probabilities, weight]);
+  const towardsLabel = b.node("ScatterElements", [weighted, names.labels, b.node("Neg", [names.lossWeight])], {
+    attributes: { axis: 1, reduction: "add" },
+  });
+  const seed = teacherTerm === undefined ? towardsLabel : b.node("Sub", [towardsLabel, teacherTerm]);
+  emitGradients(b, new Map([[logits, seed]]), [names.rows, ...(options.trainable ? [names.norm, names.head] : [])]);
+  return b.graph();
+}
+
+function headLogits(b: GraphBuilder, a: Architecture, rows: string, norm: string, head: string): string {
+  const weights: LlamaWeights = { linear: (builder, name, x) => matmul(builder, x, name), norm: (_, name) => name };
+  const { normed } = rmsNorm(b, a, weights, norm, { stream: rows, delta: undefined });
+  return weights.linear(b, head, normed);
+}
+
+/** Appends the gradients of `wrt` and makes them outputs named by `gradientOf`. */
+function emitGradients(b: GraphBuilder, seeds: ReadonlyMap<string, string>, wrt: readonly string[]): void {
+  for (const [name, gradient] of differentiate(b, seeds, wrt)) {
+    b.output(b.node("Identity", [gradient], { as: gradientOf(name) }), "float32");
+  }
+}
+
+/** Weights that come in through graph inputs named without the layer's number. */
+function inputWeights(): LlamaWeights {
+  const local = (name: string) => name.replace(/^layers\.\d+\./, "");
+  return {
+    linear: (b, name, x) => {
+      // Two-dimensional, so that the weight's gradient is one matrix product over all positions.
+      const flat = matmul(
+        b,
+        b.node("Reshape", [x, b.node("Concat", [b.int64s([-1]), lastDim(b, x)], { attributes: { axis: 0 } })]),
+        local(name),
+      );
+      const leading = b.node("Shape", [x], { attributes: { end: -1 } });
+      return b.node("Reshape", [flat, b.node("Concat", [leading, b.int64s([-1])], { attributes: { axis: 0 } })]);
+    },
+    norm: (_, name) => local(name),
+  };
+}
+
+function lastDim(b: GraphBuilder, value: string): string {
+  return b.node("Shape", [value], { attributes: { start: -1 } });
+}
+
+function matmul(b: GraphBuilder, x: string, weight: string): string {
+  return b.node("FusedMatMul", [x, weight], { attributes: { transB: 1 }, domain: MICROSOFT });
+}
+
+/** Causal attention of every sequence of a batch to itself; padding on the right needs no mask of its own. */
+function attendWithinBatch({ heads, kv_heads: kvHeads, head_dim: headDim }: Architecture): Attend {
+  const group = heads / kvHeads;
+  const alpha = { float: 1 / Math.sqrt(headDim) };
+  return (b, _layer, q, k, v) => {
+    const perHead = (x: string) => {
+      const split = b.node("Reshape", [x, b.int64s([0, 0, kvHeads, headDim])]);
+      return b.node("Transpose", [split], { attributes: { perm: [0, 2, 1, 3] } });
+    };
+    // Query heads of one K/V head become rows of one product: [B, kv, G·S, D].
+    const grouped = b.node("Reshape", [q, b.int64s([0, 0, kvHeads, group, headDim])]);
+    const byHead = b.node("Transpose", [grouped], { attributes: { perm: [0, 2, 3, 1, 4] } });
+    const query = b.node("Reshape", [byHead, b.int64s([0, 0, -1, headDim])]);
+
+    const scores = b.node("FusedMatMul", [query, perHead(k)], { attributes: { transB: 1, alpha }, domain: MICROSOFT });
+    const masked = b.node("Add", [scores, TRAINING_LAYER.mask]);
+    const weights = b.node("Softmax", [masked], { attributes: { axis: -1 } });
+    const context = b.node("FusedMatMul", [weights, perHead(v)], { domain: MICROSOFT });
+
+    const ungrouped = b.node("Reshape", [context, b.int64s([0, 0, group, -1, headDim])]);
+    const byRow = b.node("Transpose", [ungrouped], { attributes: { perm: [0, 3, 1, 2, 4] } });
+    return b.node("Reshape", [byRow, b.int64s([0, 0, heads * headDim])]);
+  };
+}
