@@ -99,14 +99,15 @@ function engineOptions({ provider, threads, exits, maxConcurrent, maxWaiting }: 
 /** The key that callers must have, undefined with `--insecure`. */
 async function chooseSecret({ insecure, secretFile, host }: ServeOptions): Promise<string | undefined> {
   const { isLoopback } = await import("../http/loopback.ts");
-  const { MIN_SECRET_LENGTH } = await import("../http/caller.ts");
+  const { secretProblem } = await import("../http/caller.ts");
   if (insecure) {
     if (isLoopback(host)) return undefined;
     throw usage(`--insecure is allowed only on a loopback host such as 127.0.0.1, not on ${host}`);
   }
   const secret = secretFile === undefined ? process.env[SECRET_VARIABLE] : await readSecret(secretFile);
   if (!secret) throw usage(`set ${SECRET_VARIABLE}, or give --secret-file, or --insecure on a loopback host`);
-  if (secret.length < MIN_SECRET_LENGTH) throw usage(`the key must have at least ${MIN_SECRET_LENGTH} characters`);
+  const problem = secretProblem(secret);
+  if (problem) throw usage(`the key cannot be used: ${problem}`);
   return secret;
 }
 

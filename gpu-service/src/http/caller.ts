@@ -17,10 +17,16 @@ export interface Caller {
 export type Authenticate = (headers: Headers) => Promise<Caller>;
 
 /** A shorter secret could be guessed from one signed token. */
-export const MIN_SECRET_LENGTH = 16;
+const MIN_SECRET_LENGTH = 16;
 
 const DIRECT: Caller = { maxDepth: Number.POSITIVE_INFINITY, reason: undefined, price: 0, requestId: undefined };
 const PRICE = /^\d{1,12}$/;
+
+/** Why a text cannot serve as the secret, or undefined when it can. */
+export function secretProblem(secret: string): string | undefined {
+  if (secret.length < MIN_SECRET_LENGTH) return `it must have at least ${MIN_SECRET_LENGTH} characters`;
+  return /^[\x21-\x7e]+$/.test(secret) ? undefined : "a header carries it: it must be printable ASCII without spaces";
+}
 
 /** Lets everybody in; for a service that only its own machine can reach. */
 export const allowEverybody: Authenticate = () => Promise.resolve(DIRECT);

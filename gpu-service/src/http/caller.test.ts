@@ -1,0 +1,99 @@
+import { webcrypto } from "node:crypto";
+import { PRICE_HEADER, REASON_HEADER } from "@fathom/shared";
+import { sign } from "hono/jwt";
+import { expect, test } from "vitest";
+import { allowEverybody, requireSecret, secretProblem } from "./caller.ts";
+
+const SECRET = "PUBLIC-or-PRIVATE-the-secret-is-bytes";
+const authenticate = await requireSecret(SECRET);
+
+const soon = (): number => Math.floor(Date.now() / 1000) + 60;
+const claims = (overrides: object = {}) => ({
+  iss: "fathom-edge",
+  jti: "req-1",
+  max_depth: 18,
+  exp: soon(),
+  ...overrides,
+});
+
+function headers(authorization: string | undefined, more: Record<string, string> = {}): Headers {
+  return new Headers({ ...(authorization === undefined ? {} : { authorization }), ...more });
+}
+
+async function bearer(payload: object, secret = SECRET, hash: "256" | "512" = "256"): Promise<string> {
+  const algorithm = { name: "HMAC", hash: `SHA-${hash}` };
+  const key = await webcrypto.subtle.importKey("raw", Buffer.from(secret), algorithm, false, ["sign"]);
+  return `Bearer ${await sign({ ...payload }, key, `HS${hash}`)}`;
+}
+
+test("the secret itself opens every depth", async () => {
+  expect(await authenticate(headers(`Bearer ${SECRET}`))).toMatchObject({
+    maxDepth: Number.POSITIVE_INFINITY,
+    price: 0,
+  });
+});
+
+test("a token of the edge carries its claims", async () => {
+  const given = headers(await bearer(claims()), { [REASON_HEADER]: "budget", [PRICE_HEADER]: "250" });
+  expect(await authenticate(given)).toEqual({ maxDepth: 18, reason: "budget", price: 250, requestId: "req-1" });
+});
+
+test("the edge's headers mean nothing without its token", async () => {
+  const given = headers(`Bearer ${SECRET}`, { [REASON_HEADER]: "budget", [PRICE_HEADER]: "250" });
+  expect(await authenticate(given)).toMatchObject({ reason: undefined, price: 0 });
+  expect(await allowEverybody(given)).toMatchObject({ reason: undefined, price: 0 });
+});
+
+test("no key is told apart from a wrong one", async () => {
+  await expect(authenticate(headers(undefined))).rejects.toMatchObject({ code: "missing_api_key", status: 401 });
+});
+
+const none = (payload: object): string => {
+  const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString("base64url");
+  return `Bearer ${part({ alg: "none", typ: "JWT" })}.${part(payload)}.`;
+};
+
+test.each([
+  ["an empty key", () => "Bearer "],
+  ["another scheme", () => `Basic ${SECRET}`],
+  ["a wrong key", () => "Bearer something-else-entirely"],
+  ["a prefix of the key", () => `Bearer ${SECRET.slice(0, -1)}`],
+  ["three parts that are not a token", () => "Bearer a.b.c"],
+  ["an unsigned token", () => none(claims())],
+  ["a token signed with another secret", () => bearer(claims(), "another secret of good length")],
+  ["a token signed with another algorithm", () => bearer(claims(), SECRET, "512")],
+  ["an expired token", () => bearer(claims({ exp: soon() - 120 }))],
+  ["a token without an end", () => bearer(claims({ exp: undefined }))],
+  ["a token of another issuer", () => bearer(claims({ iss: "someone" }))],
+  ["a token without a depth", () => bearer(claims({ max_depth: undefined }))],
+])("%s is refused", async (_, authorization) => {
+  await expect(authenticate(headers(await authorization()))).rejects.toMatchObject({
+    code: "invalid_api_key",
+    status: 401,
+  });
+});
+
+test("a token whose payload was altered is refused", async () => {
+  const [head, , signature] = (await bearer(claims())).split(".");
+  const payload = Buffer.from(JSON.stringify(claims({ max_depth: 1000 }))).toString("base64url");
+  await expect(authenticate(headers(`${head}.${payload}.${signature}`))).rejects.toMatchObject({
+    code: "invalid_api_key",
+  });
+});
+
+test.each([
+  [REASON_HEADER, "because"],
+  [PRICE_HEADER, "1.5"],
+  [PRICE_HEADER, "-1"],
+  [PRICE_HEADER, "9999999999999"],
+])("a malformed %s of the edge is refused: %s", async (name, value) => {
+  const given = headers(await bearer(claims()), { [name]: value });
+  await expect(authenticate(given)).rejects.toMatchObject({ code: "invalid_request", param: name });
+});
+
+test("a secret must be long enough and fit into a header", () => {
+  expect(secretProblem("0123456789abcdef")).toBeUndefined();
+  expect(secretProblem("0123456789abcde")).toMatch(/at least 16/);
+  expect(secretProblem("0123456789 abcdef")).toMatch(/without spaces/);
+  expect(secretProblem("0123456789äbcdef")).toMatch(/ASCII/);
+});
