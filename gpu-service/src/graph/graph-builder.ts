@@ -52,10 +52,10 @@ export class GraphBuilder {
     return this.initializer({ name: `float32(${value})`, type: "float32", shape: [], data });
   }
 
-  /** A float32 vector constant. */
-  float32s(name: string, values: Float32Array): string {
+  /** A float32 constant. */
+  matrix(name: string, values: Float32Array, shape: readonly number[]): string {
     const data = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-    return this.initializer({ name, type: "float32", shape: [values.length], data });
+    return this.initializer({ name, type: "float32", shape, data });
   }
 
   /** Adds a node of one output, named `as` or a fresh name. */

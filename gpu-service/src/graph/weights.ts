@@ -1,4 +1,4 @@
-import type { Manifest, StoredTensor } from "@fathom/shared";
+import { DEFAULT_BLOCK_SIZE, type Manifest, offsetColumns, type StoredTensor } from "@fathom/shared";
 import { type GraphBuilder, MICROSOFT } from "./graph-builder.ts";
 import type { LlamaWeights } from "./llama-layer.ts";
 
@@ -14,7 +14,7 @@ function storedTensor(manifest: Manifest, name: string): StoredTensor {
 
 /** Block length along K of a quantised tensor. */
 function blockSize(manifest: Manifest): number {
-  return manifest.quantization.block_size ?? 32;
+  return manifest.quantization.block_size ?? DEFAULT_BLOCK_SIZE;
 }
 
 /** The checkpoint's weights as initializers that point into its files. */
@@ -40,19 +40,22 @@ function linear(b: GraphBuilder, manifest: Manifest, name: string, x: string): s
     case "int8": {
       const bits = tensor.format === "int4" ? 4 : 8;
       const block = blockSize(manifest);
-      const blocks = Math.ceil(k / block);
+      const offsets = offsetColumns(manifest.quantization, tensor.format, k);
+      const columns = k + offsets;
+      const blocks = Math.ceil(columns / block);
+      const activations = offsets > 0 ? withBlockSums(b, x, k, block) : x;
       const data = b.initializer({
         name: `${name}.data`,
         type: "uint8",
         shape: [n, blocks, (block * bits) / 8],
         data: tensor.data,
       });
-      const inputs = [x, data, scales(b, tensor, name, [n * blocks])];
+      const inputs = [activations, data, scales(b, tensor, name, [n * blocks])];
       if (tensor.zero_points) {
         const shape = [n * Math.ceil((blocks * bits) / 8)];
         inputs.push(b.initializer({ name: `${name}.zero_points`, type: "uint8", shape, data: tensor.zero_points }));
       }
-      const attributes = { K: k, N: n, bits, block_size: block, accuracy_level: INT8_ACTIVATIONS };
+      const attributes = { K: columns, N: n, bits, block_size: block, accuracy_level: INT8_ACTIVATIONS };
       return b.node("MatMulNBits", inputs, { attributes, domain: MICROSOFT });
     }
   }
@@ -82,6 +85,15 @@ export function embedding(b: GraphBuilder, manifest: Manifest, tokens: string): 
       return b.node("GatherBlockQuantized", inputs, { attributes, domain: MICROSOFT });
     }
   }
+}
+
+/** x followed by the sums of its blocks, [.., K + K/block]: what the offset columns multiply with. */
+function withBlockSums(b: GraphBuilder, x: string, k: number, block: number): string {
+  const blocks = k / block;
+  const indicator = new Float32Array(k * blocks);
+  for (let i = 0; i < k; i++) indicator[i * blocks + Math.floor(i / block)] = 1;
+  const sums = b.node("MatMul", [x, b.matrix(`block_sums.${k}`, indicator, [k, blocks])]);
+  return b.node("Concat", [x, sums], { attributes: { axis: -1 } });
 }
 
 /** A norm's weight vector, always stored as float32. */

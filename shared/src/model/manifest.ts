@@ -98,6 +98,8 @@ export const Manifest = z
       embedding: WeightFormat,
       head: WeightFormat,
       block_size: z.int().min(16).optional(),
+      /** int4 matrices carry an offset per block in extra columns; see `offsetColumns`. */
+      offsets: z.boolean().optional(),
     }),
     tokenizer: z.object({
       bos_token_id: z.int().min(0).nullable(),
@@ -118,6 +120,20 @@ export type Manifest = z.infer<typeof Manifest>;
 /** Matrices of one decoder layer, by the suffix of their tensor name. Projections that read the same input are packed. */
 export const LAYER_MATRICES = ["attn.qkv", "attn.o", "mlp.gate_up", "mlp.down"] as const;
 export type LayerMatrix = (typeof LAYER_MATRICES)[number];
+
+/** Values that share a scale when the manifest does not say. */
+export const DEFAULT_BLOCK_SIZE = 32;
+
+/**
+ * Extra columns of an int4 [N, K] matrix: with `quantization.offsets`, column K + j holds the offset of the row's block j, so
+ * that value = (q − zero_point) · scale + offset (an integer zero point alone cannot hold what GGUF's Q4_1 or any real-valued
+ * minimum says). Multiplying the extended matrix with the input followed by its block sums adds the offsets' share. The
+ * columns are encoded in blocks of their own behind the row's; a K that blocks do not divide has none.
+ */
+export function offsetColumns(quantization: Manifest["quantization"], format: WeightFormat, k: number): number {
+  const block = quantization.block_size ?? DEFAULT_BLOCK_SIZE;
+  return format === "int4" && quantization.offsets === true && k % block === 0 ? k / block : 0;
+}
 
 /** [N, K] of a layer matrix. `attn.qkv` stacks q, k, v along N; `mlp.gate_up` stacks gate, up. */
 export function layerMatrixShape(a: Architecture, matrix: LayerMatrix): [number, number] {
