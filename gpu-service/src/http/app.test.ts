@@ -4,7 +4,6 @@ import {
   ChatCompletion,
   ChatCompletionChunk,
   Completion,
-  ErrorBody,
   ModelList,
   PRICE_HEADER,
   REASON_HEADER,
@@ -12,8 +11,14 @@ import {
 import { sign } from "hono/jwt";
 import { expect, onTestFinished, test } from "vitest";
 import { z } from "zod";
-import { MAX_BODY_BYTES } from "./read-json.ts";
-import { parseSse, post, type ScriptedServiceOptions, scriptedService, TINY_TEXT } from "./testing/scripted-service.ts";
+import {
+  errorOf,
+  parseSse,
+  post,
+  type ScriptedServiceOptions,
+  scriptedService,
+  TINY_TEXT,
+} from "./testing/scripted-service.ts";
 
 const SECRET = "a-secret-of-sixteen-or-more";
 const CHAT = { model: "tiny", messages: [{ role: "user", content: "Hi" }] };
@@ -22,13 +27,6 @@ async function start(options: ScriptedServiceOptions = {}) {
   const started = await scriptedService(options);
   onTestFinished(() => started.close());
   return started;
-}
-
-async function errorOf(
-  response: Response,
-): Promise<{ status: number; code: string | null; param: string | null; message: string }> {
-  const { error } = ErrorBody.parse(await response.json());
-  return { status: response.status, code: error.code, param: error.param, message: error.message };
 }
 
 test("a chat is answered whole, with usage and the account of its layers", async () => {
@@ -148,156 +146,6 @@ test("without a tokenizer token ids go in and come out, and texts are refused", 
 });
 
 const C = "/v1/chat/completions";
-const P = "/v1/completions";
-const long = "x".repeat(300);
-
-test.each([
-  ["malformed JSON", C, '{"model": ', 400, "invalid_json", null],
-  ["an empty body", C, "", 400, "invalid_json", null],
-  ["a list", C, [], 400, "invalid_request", null],
-  ["no model", C, { messages: CHAT.messages }, 400, "invalid_request", "model"],
-  ["an unknown model", C, { ...CHAT, model: "gpt" }, 404, "model_not_found", "model"],
-  ["no messages", C, { model: "tiny" }, 400, "invalid_request", "messages"],
-  ["empty messages", C, { ...CHAT, messages: [] }, 400, "invalid_request", "messages"],
-  [
-    "an unknown role",
-    C,
-    { ...CHAT, messages: [{ role: "king", content: "" }] },
-    400,
-    "invalid_request",
-    "messages.0.role",
-  ],
-  [
-    "a message of a wrong type",
-    C,
-    { ...CHAT, messages: [{ role: "user", content: 5 }] },
-    400,
-    "invalid_request",
-    "messages.0.content",
-  ],
-  [
-    "an image",
-    C,
-    { ...CHAT, messages: [{ role: "user", content: [{ type: "image_url" }] }] },
-    400,
-    "invalid_request",
-    "messages.0.content",
-  ],
-  [
-    "messages that the template refuses",
-    C,
-    { ...CHAT, messages: [{ role: "user", content: "refuse me" }] },
-    400,
-    "invalid_request",
-    "messages",
-  ],
-  ["a negative temperature", C, { ...CHAT, temperature: -1 }, 400, "invalid_request", "temperature"],
-  ["a temperature in words", C, { ...CHAT, temperature: "hot" }, 400, "invalid_request", "temperature"],
-  ["top_p of zero", C, { ...CHAT, top_p: 0 }, 400, "invalid_request", "top_p"],
-  ["no tokens", C, { ...CHAT, max_tokens: 0 }, 400, "invalid_request", "max_tokens"],
-  ["half a token", C, { ...CHAT, max_tokens: 1.5 }, 400, "invalid_request", "max_tokens"],
-  ["a huge limit", C, { ...CHAT, max_tokens: 1e300 }, 400, "invalid_request", "max_tokens"],
-  ["a limit beyond the context", C, { ...CHAT, max_tokens: 250 }, 400, "context_length_exceeded", "max_tokens"],
-  [
-    "a newer limit beyond the context",
-    C,
-    { ...CHAT, max_completion_tokens: 250 },
-    400,
-    "context_length_exceeded",
-    "max_completion_tokens",
-  ],
-  [
-    "a chat beyond the context",
-    C,
-    { ...CHAT, messages: [{ role: "user", content: long }] },
-    400,
-    "context_length_exceeded",
-    "messages",
-  ],
-  ["a text beyond the context", P, { model: "tiny", prompt: long }, 400, "context_length_exceeded", "prompt"],
-  [
-    "tokens that fill the context",
-    P,
-    { model: "tiny", prompt: Array(256).fill(5) },
-    400,
-    "context_length_exceeded",
-    "prompt",
-  ],
-  ["an empty prompt", P, { model: "tiny", prompt: "" }, 400, "invalid_request", "prompt"],
-  ["an empty list of tokens", P, { model: "tiny", prompt: [] }, 400, "invalid_request", "prompt"],
-  ["a token outside the vocabulary", P, { model: "tiny", prompt: [5, 320] }, 400, "invalid_request", "prompt.1"],
-  ["a negative token", P, { model: "tiny", prompt: [-1] }, 400, "invalid_request", "prompt.0"],
-  ["an empty stop string", C, { ...CHAT, stop: "" }, 400, "invalid_request", "stop"],
-  ["two choices", C, { ...CHAT, n: 2 }, 400, "invalid_request", "n"],
-  ["a depth without an exit", C, { ...CHAT, fathom: { depth: 5 } }, 400, "invalid_depth", "fathom.depth"],
-  ["a depth in words", C, { ...CHAT, fathom: { depth: "deep" } }, 400, "invalid_request", "fathom.depth"],
-  ["a negative depth", C, { ...CHAT, fathom: { depth: -2 } }, 400, "invalid_request", "fathom.depth"],
-  ["a misspelt dial", C, { ...CHAT, fathom: { dept: 4 } }, 400, "invalid_request", "fathom.dept"],
-  [
-    "an exit policy that is not served",
-    C,
-    { ...CHAT, fathom: { exit: "confidence" } },
-    400,
-    "unsupported_exit_policy",
-    "fathom.exit",
-  ],
-])("%s is refused, and nothing runs", async (_, path, body, status, code, param) => {
-  const { url, engine } = await start();
-  expect(await errorOf(await post(url + path, body))).toMatchObject({ status, code, param });
-  expect(engine.requests).toHaveLength(0);
-});
-
-test("a prompt beyond the context is told the limit and its own length", async () => {
-  const { url } = await start();
-  const { message } = await errorOf(await post(url + P, { model: "tiny", prompt: Array(300).fill(5) }));
-  expect(message).toMatch(/300/);
-  expect(message).toMatch(/256/);
-});
-
-test.each([["text/plain"], ["application/x-www-form-urlencoded"], ["application/jsonx"]])(
-  "content type %s is refused",
-  async (type) => {
-    const { url } = await start();
-    const response = await post(url + C, CHAT, { headers: { "content-type": type } });
-    expect(await errorOf(response)).toMatchObject({ status: 400, code: "invalid_request", param: "content-type" });
-  },
-);
-
-test("a body that announces its excess is refused", async () => {
-  const { url, engine } = await start();
-  const response = await post(url + C, { ...CHAT, user: "x".repeat(MAX_BODY_BYTES) });
-  expect(await errorOf(response)).toMatchObject({ status: 413, code: "body_too_large" });
-  expect(engine.requests).toHaveLength(0);
-});
-
-test("a body in chunks without an announced length is refused once it is too long", async () => {
-  const { url } = await start();
-  const answer = await new Promise<{ status: number | undefined; body: string }>((resolve, reject) => {
-    const request = httpRequest(
-      url + C,
-      { method: "POST", headers: { "content-type": "application/json" } },
-      (response) => {
-        let body = "";
-        response.setEncoding("utf8").on("data", (text) => {
-          body += text;
-        });
-        response.on("end", () => resolve({ status: response.statusCode, body }));
-      },
-    );
-    request.on("error", reject);
-    for (let i = 0; i < 20; i++) request.write(" ".repeat(64 * 1024));
-    request.end();
-  });
-  expect(answer.status).toBe(413);
-  expect(ErrorBody.parse(JSON.parse(answer.body)).error.code).toBe("body_too_large");
-});
-
-test("a chunked body within the limit is read", async () => {
-  const { url } = await start();
-  const stream = new Blob([JSON.stringify(CHAT)]).stream();
-  const response = await post(url + C, "", { body: stream, duplex: "half" });
-  expect(response.status).toBe(200);
-});
 
 test("unknown routes and methods are answered in OpenAI's shape", async () => {
   const { url } = await start();

@@ -1,3 +1,4 @@
+import { ErrorBody } from "@fathom/shared";
 import pino from "pino";
 import { type Script, ScriptedEngine, scriptedManifest } from "../../text/testing/scripted-engine.ts";
 import { tinyTokenizer } from "../../text/testing/tiny-tokenizer.ts";
@@ -70,4 +71,15 @@ export function parseSse(text: string): { events: unknown[]; done: boolean } {
   const data = lines.map((line) => line.replace(/^data: /, ""));
   const done = data.at(-1) === "[DONE]";
   return { events: data.slice(0, done ? -1 : undefined).map((line) => JSON.parse(line)), done };
+}
+
+/** What a client learns of a refusal. */
+export async function errorOf(response: Response): Promise<{
+  status: number;
+  code: string | null;
+  param: string | null;
+  message: string;
+}> {
+  const { error } = ErrorBody.parse(await response.json());
+  return { status: response.status, code: error.code, param: error.param, message: error.message };
 }
