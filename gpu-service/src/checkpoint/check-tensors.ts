@@ -28,7 +28,7 @@ export function checkTensors(manifestPath: string, manifest: Manifest): void {
     }
     const format = tensorFormat(manifest.quantization, name, shape);
     if (tensor.format !== format) throw bad(`tensor '${name}' is ${tensor.format}, but should be ${format}`);
-    checkRanges(name, tensor, blockSize, files, bad);
+    checkRanges(name, tensor, manifest.quantization, files, bad);
   }
   for (const name of Object.keys(manifest.tensors)) {
     if (!expected.has(name)) throw bad(`tensor '${name}' does not belong to the architecture`);
@@ -49,11 +49,11 @@ export function tensorFormat(
 function checkRanges(
   name: string,
   tensor: StoredTensor,
-  blockSize: number,
+  quantization: Manifest["quantization"],
   files: Map<string, number>,
   bad: (reason: string) => CheckpointError,
 ): void {
-  const bytes = storedBytes(tensor.format, tensor.shape, blockSize);
+  const bytes = storedBytes(tensor.format, tensor.shape, quantization);
   const parts: [part: string, range: ByteRange | undefined, bytes: number, optional: boolean][] = [
     ["data", tensor.data, bytes.data, false],
     ["scales", tensor.scales, bytes.scales, false],

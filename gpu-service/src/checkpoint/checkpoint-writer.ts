@@ -6,7 +6,7 @@ import { tensorFormat } from "./check-tensors.ts";
 import { CheckpointError, isErrno } from "./checkpoint-error.ts";
 import { encodeRows } from "./encode-rows.ts";
 import { MANIFEST_FILE } from "./open-checkpoint.ts";
-import { DEFAULT_BLOCK_SIZE, storedBytes } from "./stored-bytes.ts";
+import { storedBytes } from "./stored-bytes.ts";
 import { WeightFileWriter } from "./weight-file-writer.ts";
 
 /** What the manifest says beside the tensors and files, which the writer fills in. */
@@ -63,9 +63,8 @@ export class CheckpointWriter {
     if (name !== expected) throw new Error(`tensor '${name}' is out of order: '${expected}' is next`);
     this.#next++;
     const { quantization } = this.#header;
-    const blockSize = quantization.block_size ?? DEFAULT_BLOCK_SIZE;
     const format = tensorFormat(quantization, name, shape);
-    const bytes = storedBytes(format, shape, blockSize);
+    const bytes = storedBytes(format, shape, quantization);
     const total = shape.reduce((product, size) => product * size, 1);
     const rowLength = shape.at(-1) ?? 1;
     const rows = total / rowLength;
@@ -80,7 +79,7 @@ export class CheckpointWriter {
       if (chunk.length % rowLength !== 0 || done + chunk.length > total) {
         throw new RangeError(`tensor '${name}': ${done} + ${chunk.length} values do not fit the shape [${shape}]`);
       }
-      const encoded = encodeChunk(name, () => encodeRows(format, chunk, rowLength, blockSize));
+      const encoded = encodeChunk(name, () => encodeRows(format, chunk, rowLength, quantization));
       await this.#weights.append(encoded.data);
       const row = done / rowLength;
       if (encoded.scales) scales.set(encoded.scales, row * (bytes.scales / rows));
@@ -161,7 +160,11 @@ function encodeChunk<T>(name: string, encode: () => T): T {
   }
 }
 
-async function requireFreeTarget(dir: string, force: boolean): Promise<void> {
+/**
+ * Checks that a checkpoint may be written to `dir`: it is missing or empty, or with `force` holds a checkpoint.
+ * @throws CheckpointError that says why not.
+ */
+export async function requireFreeTarget(dir: string, force: boolean): Promise<void> {
   let entries: string[];
   try {
     entries = await readdir(dir);

@@ -1,4 +1,4 @@
-import type { WeightFormat } from "@fathom/shared";
+import { DEFAULT_BLOCK_SIZE, type Manifest, offsetColumns, type WeightFormat } from "@fathom/shared";
 import { asFloat16 } from "./float16.ts";
 import { blocksPerRow } from "./stored-bytes.ts";
 
@@ -17,8 +17,9 @@ export function dequantize(
   format: WeightFormat,
   shape: readonly number[],
   bytes: TensorBytes,
-  blockSize: number,
+  quantization: Manifest["quantization"],
 ): Float32Array {
+  const blockSize = quantization.block_size ?? DEFAULT_BLOCK_SIZE;
   switch (format) {
     case "fp32": {
       const { data } = bytes;
@@ -29,9 +30,26 @@ export function dequantize(
       return Float32Array.from(asFloat16(bytes.data));
     case "int8":
       return dequantizeBlocks(8, shape, bytes, blockSize);
-    case "int4":
-      return dequantizeBlocks(4, shape, bytes, blockSize);
+    case "int4": {
+      const [n = 0, k = 0] = shape;
+      const offsets = offsetColumns(quantization, format, k);
+      if (offsets === 0) return dequantizeBlocks(4, shape, bytes, blockSize);
+      return addOffsets(dequantizeBlocks(4, [n, k + offsets], bytes, blockSize), n, k, blockSize);
+    }
   }
+}
+
+/** Folds a row's offset columns into the blocks before them. */
+function addOffsets(extended: Float32Array, n: number, k: number, blockSize: number): Float32Array {
+  const stride = k + k / blockSize;
+  const values = new Float32Array(n * k);
+  for (let row = 0; row < n; row++) {
+    for (let i = 0; i < k; i++) {
+      const offset = extended[row * stride + k + Math.floor(i / blockSize)] ?? 0;
+      values[row * k + i] = (extended[row * stride + i] ?? 0) + offset;
+    }
+  }
+  return values;
 }
 
 function dequantizeBlocks(bits: 4 | 8, shape: readonly number[], bytes: TensorBytes, blockSize: number): Float32Array {

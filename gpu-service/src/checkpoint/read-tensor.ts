@@ -5,7 +5,6 @@ import { CheckpointError } from "./checkpoint-error.ts";
 import { dequantize, type TensorBytes } from "./dequantize.ts";
 import { type Checkpoint, MANIFEST_FILE } from "./open-checkpoint.ts";
 import { readFully } from "./read-fully.ts";
-import { DEFAULT_BLOCK_SIZE } from "./stored-bytes.ts";
 
 /**
  * Reads one tensor as float32, row-major, whatever format it is stored in.
@@ -14,8 +13,7 @@ import { DEFAULT_BLOCK_SIZE } from "./stored-bytes.ts";
 export async function readTensor(checkpoint: Checkpoint, name: string): Promise<Float32Array> {
   const tensor = requireTensor(checkpoint, name);
   const bytes = await readTensorBytes(checkpoint, name);
-  const blockSize = checkpoint.manifest.quantization.block_size ?? DEFAULT_BLOCK_SIZE;
-  return dequantize(tensor.format, tensor.shape, bytes, blockSize);
+  return dequantize(tensor.format, tensor.shape, bytes, checkpoint.manifest.quantization);
 }
 
 /** Reads one tensor's bytes as they are stored. @throws CheckpointError as `readTensor` does. */

@@ -1,7 +1,6 @@
-import type { WeightFormat } from "@fathom/shared";
+import { DEFAULT_BLOCK_SIZE, type Manifest, offsetColumns, type WeightFormat } from "@fathom/shared";
 
-/** Values that share one scale (and, in int4, one zero point). */
-export const DEFAULT_BLOCK_SIZE = 32;
+export { DEFAULT_BLOCK_SIZE };
 
 /** Lengths in bytes of a stored tensor's ranges; 0 where the format has no such range. */
 export interface StoredBytes {
@@ -16,11 +15,22 @@ export function blocksPerRow(k: number, blockSize: number): number {
   return Math.ceil(k / blockSize);
 }
 
+/** Blocks in one stored row of `k` values, those of its offset columns included. */
+export function storedBlocks(quantization: Manifest["quantization"], format: WeightFormat, k: number): number {
+  const blockSize = quantization.block_size ?? DEFAULT_BLOCK_SIZE;
+  return blocksPerRow(k, blockSize) + blocksPerRow(offsetColumns(quantization, format, k), blockSize);
+}
+
 /** Bytes that a tensor of `shape` takes in `format`. int4 and int8 need a shape of [N, K]. */
-export function storedBytes(format: WeightFormat, shape: readonly number[], blockSize: number): StoredBytes {
+export function storedBytes(
+  format: WeightFormat,
+  shape: readonly number[],
+  quantization: Manifest["quantization"],
+): StoredBytes {
+  const blockSize = quantization.block_size ?? DEFAULT_BLOCK_SIZE;
   const values = shape.reduce((product, size) => product * size, 1);
   const n = shape[0] ?? 0;
-  const blocks = blocksPerRow(shape[1] ?? 0, blockSize);
+  const blocks = storedBlocks(quantization, format, shape[1] ?? 0);
   switch (format) {
     case "fp32":
       return { data: values * 4, scales: 0, zeroPoints: 0 };

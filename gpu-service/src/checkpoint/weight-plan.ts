@@ -11,7 +11,8 @@ export function weightPlan(weights: WeightFormat): Manifest["quantization"] {
     case "fp16":
       return { layers: weights, embedding: weights, head: weights };
     case "int8":
-    case "int4":
       return { layers: weights, embedding: "int8", head: "int8", block_size: DEFAULT_BLOCK_SIZE };
+    case "int4":
+      return { layers: weights, embedding: "int8", head: "int8", block_size: DEFAULT_BLOCK_SIZE, offsets: true };
   }
 }
