@@ -21,8 +21,6 @@ export interface ImportOptions {
   name?: string;
   /** Where the model came from, for the provenance; default: the source's base name. */
   source?: string;
-  /** Licence when the source does not say, an SPDX identifier. */
-  license?: string;
   /** Called after each tensor with the number of values imported so far and in all. */
   onProgress?: (done: number, total: number) => void;
   /** Aborting removes what was written; the import rejects with the signal's reason. */
@@ -93,7 +91,7 @@ async function* abortable(values: AsyncIterable<Float32Array>, signal: AbortSign
 }
 
 function provenance(model: ModelSource, source: string, options: ImportOptions): Manifest["provenance"] {
-  const license = model.license ?? options.license;
+  const { license } = model;
   return {
     // The base name only: a checkpoint that is passed on should not tell where its maker keeps files.
     source: options.source ?? basename(source),
@@ -102,7 +100,8 @@ function provenance(model: ModelSource, source: string, options: ImportOptions):
   };
 }
 
-function checkExits(source: string, exits: readonly number[], layers: number): ExitSet {
+/** @throws CheckpointError when the exits are not ascending depths that end with the number of layers. */
+export function checkExits(source: string, exits: readonly number[], layers: number): ExitSet {
   const result = ExitSet.safeParse(exits);
   if (!result.success)
     throw new CheckpointError(source, `exits ${exits.join(",")}: ${result.error.issues[0]?.message}`);

@@ -1,16 +1,15 @@
-import { readdir, readFile, stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { type Architecture, tensorShapes } from "@fathom/shared";
 import { z } from "zod";
-import { CheckpointError, isErrno } from "../checkpoint-error.ts";
+import { CheckpointError } from "../checkpoint-error.ts";
 import { concatenate, type ModelSource } from "../model-source.ts";
 import { parseLlamaConfig } from "./llama-config.ts";
+import { parseJson, readText } from "./read-text.ts";
 import { SafetensorsFile } from "./safetensors.ts";
 
 const INDEX_FILE = "model.safetensors.index.json";
 const SINGLE_FILE = "model.safetensors";
-/** No JSON or text file of a model is larger. */
-const MAX_TEXT_BYTES = 256 * 1024 * 1024;
 
 const Index = z.looseObject({ weight_map: z.record(z.string(), z.string()) });
 const GenerationConfig = z.looseObject({
@@ -180,26 +179,6 @@ async function readLicense(path: string): Promise<string | undefined> {
   const text = await readText(path);
   const frontMatter = text && /^---\r?\n([\s\S]*?)\r?\n---/.exec(text)?.[1];
   return (frontMatter && /^license:[ \t]*["']?([A-Za-z0-9._-]+)/m.exec(frontMatter)?.[1]) || undefined;
-}
-
-/** The text of a file, or undefined when there is none. */
-async function readText(path: string): Promise<string | undefined> {
-  try {
-    if ((await stat(path)).size > MAX_TEXT_BYTES) throw new CheckpointError(path, "is too large");
-    return await readFile(path, "utf8");
-  } catch (error) {
-    if (isErrno(error, "ENOENT")) return undefined;
-    if (error instanceof CheckpointError) throw error;
-    throw new CheckpointError(path, `cannot be read (${error instanceof Error ? error.message : error})`);
-  }
-}
-
-function parseJson(path: string, text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new CheckpointError(path, "is malformed: not JSON", { cause: error });
-  }
 }
 
 async function isFile(path: string): Promise<boolean> {

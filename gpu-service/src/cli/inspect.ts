@@ -1,0 +1,76 @@
+import { bytesAt, type Manifest, parametersAt } from "@fathom/shared";
+import type { Command } from "commander";
+
+interface InspectOptions {
+  json?: boolean;
+  verify: boolean;
+}
+
+/** Adds `fathom inspect`. */
+export function registerInspectCommand(program: Command): void {
+  program
+    .command("inspect")
+    .description("check a nested checkpoint and print what it holds")
+    .argument("<dir>", "checkpoint folder")
+    .option("--json", "print JSON")
+    .option("--no-verify", "compare sizes only, not every file's SHA-256")
+    .addHelpText("after", "\nExample:\n  $ fathom inspect models/smollm2-135m\n")
+    .action(inspect);
+}
+
+async function inspect(dir: string, options: InspectOptions): Promise<void> {
+  const { openCheckpoint } = await import("../checkpoint/open-checkpoint.ts");
+  const { manifest } = await openCheckpoint(dir, { verify: options.verify });
+  const report = describe(manifest, options.verify);
+  process.stdout.write(options.json ? `${JSON.stringify(report, null, 2)}\n` : toText(report));
+}
+
+function describe(manifest: Manifest, verified: boolean) {
+  const { name, architecture, quantization, tokenizer, thresholds, profile, provenance, files } = manifest;
+  return {
+    name,
+    architecture,
+    exits: manifest.exits.map((depth) => ({
+      depth,
+      parameters: parametersAt(architecture, depth),
+      bytes: bytesAt(manifest, depth),
+    })),
+    quantization,
+    tokenizer: { ...tokenizer, file: files.some(({ path }) => path === "tokenizer.json") ? "tokenizer.json" : null },
+    thresholds: thresholds ?? null,
+    profile: profile ?? null,
+    provenance,
+    files: { count: files.length, bytes: files.reduce((sum, { bytes }) => sum + bytes, 0) },
+    verification: verified ? ("sha256" as const) : ("size" as const),
+  };
+}
+
+type Report = ReturnType<typeof describe>;
+
+function toText(report: Report): string {
+  const { architecture: a, quantization: q, provenance } = report;
+  const scaling = a.rope.llama3 ? `, llama3 scaling ×${a.rope.llama3.factor}` : "";
+  const rows: [string, string][] = [
+    ["model", report.name],
+    ["architecture", `${a.type}, ${a.layers} layers, hidden ${a.hidden_size}, MLP ${a.intermediate_size}`],
+    ["attention", `${a.heads} heads, ${a.kv_heads} K/V heads of ${a.head_dim}, RoPE ${a.rope.theta}${scaling}`],
+    ["vocabulary", `${a.vocab_size} tokens, ${report.tokenizer.file ?? "no tokenizer"}`],
+    ["context", `${a.context_length} tokens`],
+    ["weights", `layers ${q.layers}, embedding ${q.embedding}, head ${a.tied ? "tied" : q.head}`],
+    ["source", provenance.source],
+    ["licence", provenance.license ?? "not stated"],
+    ["created", provenance.created],
+    ["files", `${report.files.count}, ${megabytes(report.files.bytes)} MB`],
+    ["verified", report.verification === "sha256" ? "every file has the right SHA-256" : "sizes only"],
+  ];
+  const exits = report.exits.map(
+    ({ depth, parameters, bytes }) =>
+      `${String(depth).padStart(6)}  ${(parameters / 1e6).toFixed(1).padStart(12)}  ${megabytes(bytes).padStart(10)}`,
+  );
+  const head = rows.map(([label, value]) => `${label.padEnd(13)}${value}`);
+  return `${[...head, "", "  exit  parameters M          MB", ...exits].join("\n")}\n`;
+}
+
+function megabytes(bytes: number): string {
+  return (bytes / 1e6).toFixed(1);
+}
