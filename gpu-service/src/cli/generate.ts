@@ -3,7 +3,7 @@ import { fullDepth, requireExit } from "@fathom/shared";
 import type { Command } from "commander";
 import type { TextEnd } from "../text/generate-text.ts";
 import type { ServedModel } from "../text/served-model.ts";
-import { CliError, collect, decimalNumber, wholeNumber } from "./output.ts";
+import { CliError, collect, decimalNumber, outputClosed, wholeNumber } from "./output.ts";
 
 const DEFAULT_MAX_TOKENS = 256;
 /** What a shell reports for a process that Ctrl-C ended. */
@@ -54,7 +54,7 @@ async function run(model: ServedModel, prompt: string, options: GenerateOptions)
   const { manifest, engine, text: textModel } = model;
   if (!textModel) throw new CliError(`${manifest.name} has no tokenizer: a text cannot be made into tokens`);
   const chat = !options.raw && textModel.hasChatTemplate;
-  const tokens = chat ? textModel.encodeChat([{ role: "user", content: prompt }]) : textModel.encode(prompt);
+  const tokens = await textModel.tokens(chat ? [{ role: "user", content: prompt }] : prompt);
   const room = engine.info.architecture.context_length - tokens.length;
   const depth =
     options.depth === undefined
@@ -83,7 +83,7 @@ async function run(model: ServedModel, prompt: string, options: GenerateOptions)
       price: 0,
       perTokenLayers: options.json ?? false,
     },
-    interrupted.signal,
+    AbortSignal.any([interrupted.signal, outputClosed.signal]),
   );
   let text = "";
   try {

@@ -2,7 +2,7 @@
 import { createRequire } from "node:module";
 import { Command } from "commander";
 import { registerGenerateCommand } from "./generate.ts";
-import { oneLine, reportError } from "./output.ts";
+import { oneLine, outputClosed, reportError, watchOutput } from "./output.ts";
 import { registerProbeCommand } from "./probe.ts";
 import { registerServeCommand } from "./serve.ts";
 
@@ -19,14 +19,9 @@ registerServeCommand(program);
 registerGenerateCommand(program);
 registerProbeCommand(program);
 
-// `fathom generate … | head` closes our output early; that is not an error.
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code === "EPIPE") process.exit(0);
-  throw error;
-});
-
+watchOutput();
 try {
   await program.parseAsync();
 } catch (error) {
-  process.exitCode = reportError(error);
+  process.exitCode = outputClosed.signal.aborted ? 0 : reportError(error);
 }

@@ -67,7 +67,19 @@ export function depthList(text: string): number[] {
   }
 }
 
-/** Collects an option that may be given several times. */
-export function collect(value: string, previous: readonly string[]): string[] {
-  return [...previous, value];
+/** An option parser that collects non-empty texts given one by one. */
+export function collect(text: string, previous: readonly string[]): string[] {
+  if (text === "") throw new InvalidArgumentError("It must not be empty.");
+  return [...previous, text];
+}
+
+/** Aborted when the reader of our output goes away, as in `fathom generate … | head`. */
+export const outputClosed = new AbortController();
+
+/** Takes note when stdout is closed early, rather than failing. */
+export function watchOutput(): void {
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+    outputClosed.abort();
+  });
 }

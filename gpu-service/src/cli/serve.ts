@@ -75,15 +75,15 @@ async function serve(dir: string, options: ServeOptions): Promise<void> {
     const { exits, provider, threads } = model.engine.info;
     logger.info({ event: "ready", url: server.url, model: model.manifest.name, exits, provider, threads }, "ready");
     process.stdout.write(`Fathom serves ${model.manifest.name} at ${server.url} (exits ${exits.join(", ")})\n`);
-    logger.info({ event: "draining", signal: await signal }, "draining");
   }
-  // A second signal ends the process at once, as without a handler.
+  logger.info({ event: "draining", signal: await signal }, "draining");
+  // From here on a second signal ends the process at once, as without a handler.
   const cut = await service.drain(options.drainTimeout * 1000);
   await server.close(FLUSH_MS);
+  // Also when it is still being loaded: ONNX Runtime aborts a process that exits under it.
+  await loading.then(({ engine }) => engine.close());
   logger.info({ event: "stopped", cut }, "stopped");
   destination.flushSync();
-  // The model may still be loading, or a step of it be running: nothing of it is worth waiting for.
-  process.exit(0);
 }
 
 function engineOptions({ provider, threads, exits, maxConcurrent, maxWaiting }: ServeOptions) {

@@ -43,7 +43,7 @@ test("a chat is answered whole, with usage and the account of its layers", async
     usage: { prompt_tokens: promptTokens, completion_tokens: count, total_tokens: promptTokens + count },
     fathom: { depth: 8, exit: "fixed", reason: "plan", layers: { total: count * 8, histogram: { 8: count } } },
   });
-  expect(engine.requests[0]?.prompt).toEqual(TINY_TEXT.encodeChat([{ role: "user", content: "Hi" }]));
+  expect(engine.requests[0]?.prompt).toEqual(await TINY_TEXT.tokens([{ role: "user", content: "Hi" }]));
 });
 
 test("a streamed chat begins with the role, carries layers per chunk, and ends with account and [DONE]", async () => {

@@ -33,7 +33,7 @@ interface Variables {
 
 type AppContext = Context<{ Variables: Variables }>;
 type App = Hono<{ Variables: Variables }>;
-type Resolve = (body: unknown, model: ServedModel, caller: Caller) => ResolvedRequest;
+type Resolve = (body: unknown, model: ServedModel, caller: Caller) => Promise<ResolvedRequest>;
 
 const HEALTH_PATHS = new Set(["/healthz", "/readyz"]);
 const SSE_HEADERS = {
@@ -116,10 +116,9 @@ function identify(service: Service, logger: Logger): MiddlewareHandler<{ Variabl
 function generation(service: Service, format: AnswerFormat, resolve: Resolve): (c: AppContext) => Promise<Response> {
   return async (c) => {
     service.openModel();
-    const body = await readJson(c.req);
-    // Draining may have begun while the body came in.
+    const request = await resolve(await readJson(c.req), service.openModel(), c.get("caller"));
+    // Draining may have begun in the meantime.
     const model = service.openModel();
-    const request = resolve(body, model, c.get("caller"));
     const outcome = Promise.withResolvers<Outcome>();
     c.set("outcome", outcome.promise);
     const live = service.begin(c.get("client"));

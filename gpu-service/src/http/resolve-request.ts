@@ -35,11 +35,11 @@ interface Prompt {
  * Checks the body of a chat request and turns it into one for the engine.
  * @throws ApiError that names the offending field.
  */
-export function resolveChat(body: unknown, model: ServedModel, caller: Caller): ResolvedRequest {
+export async function resolveChat(body: unknown, model: ServedModel, caller: Caller): Promise<ResolvedRequest> {
   const request = parse(ChatCompletionRequest, body);
   const depth = checkModelAndDepth(request, model, caller);
   if (!model.text) throw noTokenizer("messages", "send token ids as 'prompt' to /v1/completions");
-  const prompt: Prompt = { tokens: model.text.encodeChat(request.messages), param: "messages", continues: false };
+  const prompt: Prompt = { tokens: await model.text.tokens(request.messages), param: "messages", continues: false };
   const field = request.max_completion_tokens == null ? "max_tokens" : "max_completion_tokens";
   return resolve(request, model, caller, depth, prompt, field, request[field] ?? undefined);
 }
@@ -48,10 +48,10 @@ export function resolveChat(body: unknown, model: ServedModel, caller: Caller): 
  * Checks the body of a completion request and turns it into one for the engine.
  * @throws ApiError that names the offending field.
  */
-export function resolveCompletion(body: unknown, model: ServedModel, caller: Caller): ResolvedRequest {
+export async function resolveCompletion(body: unknown, model: ServedModel, caller: Caller): Promise<ResolvedRequest> {
   const request = parse(CompletionRequest, body);
   const depth = checkModelAndDepth(request, model, caller);
-  const prompt: Prompt = { tokens: promptTokens(request.prompt, model), param: "prompt", continues: true };
+  const prompt: Prompt = { tokens: await promptTokens(request.prompt, model), param: "prompt", continues: true };
   return resolve(request, model, caller, depth, prompt, "max_tokens", request.max_tokens ?? undefined);
 }
 
@@ -80,10 +80,10 @@ function checkModelAndDepth(request: CommonRequest, model: ServedModel, caller: 
   return chooseDepth(model.engine.info.exits, request.fathom, caller.maxDepth);
 }
 
-function promptTokens(prompt: CompletionRequest["prompt"], model: ServedModel): number[] {
+async function promptTokens(prompt: CompletionRequest["prompt"], model: ServedModel): Promise<number[]> {
   if (typeof prompt === "string") {
     if (!model.text) throw noTokenizer("prompt", "send token ids");
-    return model.text.encode(prompt);
+    return model.text.tokens(prompt);
   }
   const size = model.engine.info.architecture.vocab_size;
   const alien = prompt.findIndex((token) => token >= size);

@@ -39,8 +39,8 @@ test("a developer message is a system message, and text parts are joined", () =>
   );
 });
 
-test("the markers of a conversation become special tokens", () => {
-  const ids = model.encodeChat([{ role: "user", content: "Hi" }]);
+test("the markers of a conversation become special tokens", async () => {
+  const ids = await model.tokens([{ role: "user", content: "Hi" }]);
   expect(ids.filter((id) => id === 1)).toHaveLength(3);
   expect(ids.filter((id) => id === 2)).toHaveLength(2);
 });
@@ -51,10 +51,10 @@ test("a conversation that the template refuses is the client's error, with the t
   expect(refused).toThrow(/this text is refused/);
 });
 
-test("without a chat template a conversation is refused and plain text still works", () => {
+test("without a chat template a conversation is refused and plain text still works", async () => {
   const plain = TextModel.from(tiny.json, {});
   expect(plain.hasChatTemplate).toBe(false);
-  expect(() => plain.encodeChat([{ role: "user", content: "Hi" }])).toThrow(/no chat template/);
+  await expect(plain.tokens([{ role: "user", content: "Hi" }])).rejects.toThrow(/no chat template/);
   expect(plain.encode("the").length).toBeGreaterThan(0);
 });
 
@@ -69,6 +69,21 @@ test("of several templates the one called default is used", () => {
 
 test("an ill-formed text is encoded as if its lone surrogates were U+FFFD", () => {
   expect(model.encode("a\ud800b")).toEqual(model.encode("a\ufffdb"));
+});
+
+test("a long text is encoded elsewhere, to the same tokens", async () => {
+  const text = "the cat sat on 😀 ".repeat(2000);
+  const [again, other] = await Promise.all([model.tokens(text), model.tokens(`${text}!`)]);
+  expect(again).toEqual(model.encode(text));
+  expect(other).toEqual(model.encode(`${text}!`));
+});
+
+test("long texts beyond those that may wait are refused", async () => {
+  const text = "the cat sat on the mat ".repeat(2000);
+  const results = await Promise.allSettled(Array.from({ length: 40 }, () => model.tokens(text)));
+  const refused = results.filter((result) => result.status === "rejected");
+  expect(refused).toHaveLength(8);
+  expect(refused[0]?.reason).toMatchObject({ code: "overloaded", retryAfter: 5 });
 });
 
 test("a folder without a tokenizer has no text model", async () => {

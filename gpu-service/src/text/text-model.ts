@@ -6,6 +6,7 @@ import { CheckpointError, isErrno } from "../checkpoint/checkpoint-error.ts";
 import { ChatTemplate } from "./chat-template.ts";
 import { buildStages } from "./decoder-stages.ts";
 import { Detokenizer } from "./detokenizer.ts";
+import { EncodeThread } from "./encode-thread.ts";
 import { type LibraryTokenizer, Tokenizer } from "./tokenizers-library.ts";
 
 const TOKENIZER_FILE = "tokenizer.json";
@@ -13,6 +14,9 @@ const CONFIG_FILE = "tokenizer_config.json";
 
 /** A special token in tokenizer_config.json: its text, or an object that holds it. */
 const SpecialToken = z.union([z.string(), z.object({ content: z.string() }).transform(({ content }) => content)]);
+
+/** Texts of more UTF-16 units are encoded in a thread of their own; up to here it takes 0.1 s at worst. */
+const LONG_TEXT = 16_384;
 
 const SPECIAL_TOKENS = ["bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token"] as const;
 
@@ -39,6 +43,7 @@ export class TextModel {
   readonly #decoder: unknown;
   readonly #added: ReadonlySet<string>;
   readonly #special: ReadonlySet<string>;
+  readonly #thread: EncodeThread;
 
   private constructor(tokenizerJson: unknown, tokenizerConfig: object, format: ChatFormat) {
     const json = TokenizerJson.parse(tokenizerJson);
@@ -50,6 +55,7 @@ export class TextModel {
       ...format.specialTokens,
     ]);
     this.#template = format.template;
+    this.#thread = new EncodeThread({ json: tokenizerJson, config: tokenizerConfig });
     // Fails now rather than in the first answer.
     this.detokenizer({ continues: false });
   }
@@ -84,14 +90,23 @@ export class TextModel {
     return this.#template !== undefined;
   }
 
-  /** Token ids of a plain text, with the special tokens that the tokenizer puts around it (often a beginning-of-sequence). */
-  encode(text: string): number[] {
-    return this.#encode(text, true);
+  /**
+   * Token ids of a prompt: a plain text, with the special tokens that the tokenizer puts around it (often a
+   * beginning-of-sequence), or a conversation up to where the answer begins. A long one is encoded in another thread.
+   * @throws ApiError `invalid_request` when the chat template refuses the conversation, `overloaded`.
+   */
+  async tokens(prompt: string | readonly ChatMessage[]): Promise<number[]> {
+    const plain = typeof prompt === "string";
+    const text = plain ? prompt : this.renderChat(prompt);
+    return text.length > LONG_TEXT ? this.#thread.encode(text, plain) : this.encode(text, plain);
   }
 
-  /** Token ids of a conversation up to where the answer begins. @throws ApiError `invalid_request`. */
-  encodeChat(messages: readonly ChatMessage[]): number[] {
-    return this.#encode(this.renderChat(messages), false);
+  /**
+   * Token ids of a text, on this thread.
+   * @param addSpecialTokens false for a rendered conversation, whose template has put them in
+   */
+  encode(text: string, addSpecialTokens = true): number[] {
+    return this.#tokenizer.encode(text.toWellFormed(), { add_special_tokens: addSpecialTokens }).ids;
   }
 
   /** A conversation in the model's chat format. @throws ApiError `invalid_request` when there is none or it refuses. */
@@ -114,10 +129,6 @@ export class TextModel {
   /** The vocabulary's entry of a token, as it is stored, or undefined. */
   tokenText(id: number): string | undefined {
     return this.#tokenizer.id_to_token(id);
-  }
-
-  #encode(text: string, addSpecialTokens: boolean): number[] {
-    return this.#tokenizer.encode(text.toWellFormed(), { add_special_tokens: addSpecialTokens }).ids;
   }
 }
 
