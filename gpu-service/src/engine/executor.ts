@@ -168,6 +168,8 @@ function sessionOptions(
     interOpNumThreads: 1,
     graphOptimizationLevel: "all",
     logSeverityLevel: 3,
+    // An arena per session keeps its high-water mark: 7 MB for every exit, against 2% of speed.
+    enableCpuMemArena: false,
     extra: {
       session: {
         model_external_initializers_file_folder_path: dir,
