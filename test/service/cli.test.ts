@@ -254,11 +254,14 @@ test.each([
   if (args.length > 0) expect(stderr.trimEnd().split("\n")).toHaveLength(1);
 });
 
-test.each([["serve"], ["generate"], ["probe"]])("%s --help shows an example", async (command) => {
-  const { code, stdout } = await fathom([command, "--help"]);
-  expect(code).toBe(0);
-  expect(stdout).toMatch(new RegExp(`Example:\\n {2}\\$ fathom ${command} `));
-});
+test.each([["pull"], ["import"], ["inspect"], ["serve"], ["generate"], ["probe"]])(
+  "%s --help shows an example",
+  async (command) => {
+    const { code, stdout } = await fathom([command, "--help"]);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(new RegExp(`Example:\\n {2}\\$ fathom ${command} `));
+  },
+);
 
 test("a reader that leaves early is no error", async () => {
   const child = spawn(process.execPath, [MAIN, "generate", checkpoint.dir, "Hi", "--max-tokens", "200"]);

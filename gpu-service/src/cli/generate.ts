@@ -3,11 +3,10 @@ import { fullDepth, requireExit } from "@fathom/shared";
 import type { Command } from "commander";
 import type { TextEnd } from "../text/generate-text.ts";
 import type { ServedModel } from "../text/served-model.ts";
+import { interruptible } from "./interruptible.ts";
 import { CliError, collect, decimalNumber, outputClosed, wholeNumber } from "./output.ts";
 
 const DEFAULT_MAX_TOKENS = 256;
-/** What a shell reports for a process that Ctrl-C ended. */
-const INTERRUPTED_EXIT_CODE = 130;
 
 interface GenerateOptions {
   depth?: number;
@@ -43,13 +42,13 @@ async function generate(dir: string, prompt: string, options: GenerateOptions): 
   const { loadModel } = await import("../text/served-model.ts");
   const model = await loadModel(dir);
   try {
-    await run(model, prompt, options);
+    await interruptible("the answer is not complete", (signal) => run(model, prompt, options, signal));
   } finally {
     await model.engine.close();
   }
 }
 
-async function run(model: ServedModel, prompt: string, options: GenerateOptions): Promise<void> {
+async function run(model: ServedModel, prompt: string, options: GenerateOptions, signal: AbortSignal): Promise<void> {
   const { generateText } = await import("../text/generate-text.ts");
   const { manifest, engine, text: textModel } = model;
   if (!textModel) throw new CliError(`${manifest.name} has no tokenizer: a text cannot be made into tokens`);
@@ -60,9 +59,6 @@ async function run(model: ServedModel, prompt: string, options: GenerateOptions)
     options.depth === undefined
       ? fullDepth(engine.info.exits)
       : requireExit(engine.info.exits, options.depth, "--depth");
-  const interrupted = new AbortController();
-  const onInterrupt = (): void => interrupted.abort();
-  process.once("SIGINT", onInterrupt);
   const events = generateText(
     engine,
     textModel,
@@ -83,20 +79,13 @@ async function run(model: ServedModel, prompt: string, options: GenerateOptions)
       price: 0,
       perTokenLayers: options.json ?? false,
     },
-    AbortSignal.any([interrupted.signal, outputClosed.signal]),
+    AbortSignal.any([signal, outputClosed.signal]),
   );
   let text = "";
-  try {
-    for await (const event of events) {
-      if (options.json) text += event.text;
-      else process.stdout.write(event.text);
-      if (event.type === "end") print(event, text, options.json ?? false);
-    }
-  } catch (error) {
-    if (!interrupted.signal.aborted) throw error;
-    throw new CliError("interrupted", { exitCode: INTERRUPTED_EXIT_CODE, cause: error });
-  } finally {
-    process.off("SIGINT", onInterrupt);
+  for await (const event of events) {
+    if (options.json) text += event.text;
+    else process.stdout.write(event.text);
+    if (event.type === "end") print(event, text, options.json ?? false);
   }
 }
 

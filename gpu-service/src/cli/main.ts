@@ -2,8 +2,11 @@
 import { createRequire } from "node:module";
 import { Command } from "commander";
 import { registerGenerateCommand } from "./generate.ts";
+import { registerImportCommand } from "./import.ts";
+import { registerInspectCommand } from "./inspect.ts";
 import { oneLine, outputClosed, reportError, watchOutput } from "./output.ts";
 import { registerProbeCommand } from "./probe.ts";
+import { registerPullCommand } from "./pull.ts";
 import { registerServeCommand } from "./serve.ts";
 
 const { version } = createRequire(import.meta.url)("../../package.json") as { version: string };
@@ -15,6 +18,9 @@ const program = new Command("fathom")
   .configureOutput({ outputError: (text, write) => write(`fathom: ${oneLine(text.replace(/^error: /, ""))}\n`) })
   .addHelpText("after", "\nExample:\n  $ fathom serve models/smollm2-135m --insecure\n");
 
+registerPullCommand(program);
+registerImportCommand(program);
+registerInspectCommand(program);
 registerServeCommand(program);
 registerGenerateCommand(program);
 registerProbeCommand(program);
