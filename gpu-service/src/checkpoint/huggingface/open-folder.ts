@@ -139,6 +139,9 @@ function requireTensors(dir: string, a: Architecture, shards: Map<string, Safete
       shard.requireTensor(source, shape);
     }
   }
+  for (const name of shards.keys()) {
+    if (name.endsWith(".bias")) throw new CheckpointError(dir, `tensor '${name}' is not supported`);
+  }
 }
 
 async function explainNoWeights(dir: string): Promise<string> {
