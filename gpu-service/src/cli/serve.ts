@@ -61,7 +61,7 @@ async function serve(dir: string, options: ServeOptions): Promise<void> {
     loopbackOnly: secret === undefined,
   });
   // Before the model is loaded: a port in use is known at once, and /readyz can say that it is loading.
-  const server = await listen(app, options);
+  const server = await listen(app, { ...options, onError: (err) => logger.error({ err }, "connection refused") });
   logger.info({ event: "listening", url: server.url }, "listening");
 
   const signal = nextSignal();

@@ -103,9 +103,10 @@ function identify(service: Service, logger: Logger): MiddlewareHandler<{ Variabl
     const level = HEALTH_PATHS.has(c.req.path) ? "debug" : "info";
     const log = (outcome: Outcome | undefined): void => {
       const ms = Math.round(performance.now() - started);
-      logger[level]({ ...line, ms, ...(outcome ? outcomeFields(outcome) : {}) }, "request");
-      const error = outcome && "error" in outcome ? outcome.error : c.error;
-      if (error && toApiError(error).code === "internal_error") logger.error({ requestId, err: error }, "failed");
+      const thrown = outcome && "error" in outcome ? outcome.error : c.error;
+      const error = thrown === undefined ? undefined : toApiError(thrown).code;
+      logger[level]({ ...line, ms, error, ...accountFields(outcome) }, "request");
+      if (error === "internal_error") logger.error({ requestId, err: thrown }, "failed");
     };
     const pending = c.get("outcome");
     if (pending) void pending.then(log);
@@ -128,8 +129,8 @@ function generation(service: Service, format: AnswerFormat, resolve: Resolve): (
   };
 }
 
-function outcomeFields(outcome: Outcome): Record<string, unknown> {
-  if ("error" in outcome) return { error: toApiError(outcome.error).code };
+function accountFields(outcome: Outcome | undefined): Record<string, unknown> {
+  if (!outcome || "error" in outcome) return {};
   const { finishReason, usage, fathom } = outcome;
   return {
     finishReason,

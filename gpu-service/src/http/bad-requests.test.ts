@@ -1,4 +1,6 @@
+import { once } from "node:events";
 import { request as httpRequest } from "node:http";
+import { connect } from "node:net";
 import { ErrorBody } from "@fathom/shared";
 import { expect, onTestFinished, test } from "vitest";
 import { MAX_BODY_BYTES } from "./read-json.ts";
@@ -162,4 +164,38 @@ test("a chunked body within the limit is read", async () => {
   const stream = new Blob([JSON.stringify(CHAT)]).stream();
   const response = await post(url + C, "", { body: stream, duplex: "half" });
   expect(response.status).toBe(200);
+});
+
+test.each([
+  ["a Host header that is none", "GET /v1/models HTTP/1.1\r\nHost: a b\r\n\r\n"],
+  ["a target that is none", "GET http://[ HTTP/1.1\r\nHost: localhost\r\n\r\n"],
+  ["no Host header", "GET /v1/models HTTP/1.0\r\n\r\n"],
+  ["what is not HTTP", "Good morning!\r\n\r\n"],
+])("%s is answered with 400 or as usual, and the service goes on", async (_, text) => {
+  const { url } = await start();
+  const socket = connect(Number(new URL(url).port), "127.0.0.1");
+  let answer = "";
+  socket.setEncoding("utf8").on("data", (chunk: string) => {
+    answer += chunk;
+    socket.end();
+  });
+  socket.write(text);
+  await once(socket, "close");
+  expect(answer).toMatch(/^HTTP\/1\.1 (400|200) /);
+  expect((await fetch(`${url}/healthz`)).status).toBe(200);
+});
+
+test.each([
+  ["of an announced length", "Content-Length: 1000\r\n\r\n{"],
+  ["in chunks", "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"],
+])("a client that goes away within a body %s is no failure of the service", async (_, rest) => {
+  const { url, log } = await start();
+  const socket = connect(Number(new URL(url).port), "127.0.0.1");
+  socket.write(
+    `POST ${C} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n${rest}`,
+  );
+  // The server's "100 Continue": the request has reached it, and its body is being waited for.
+  await once(socket, "data");
+  socket.destroy();
+  await expect.poll(() => log).toEqual([expect.objectContaining({ error: "cancelled", status: 499 })]);
 });

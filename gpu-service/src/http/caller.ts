@@ -10,8 +10,6 @@ export interface Caller {
   reason: DepthReason | undefined;
   /** Nano-USD per layer-token. */
   price: number;
-  /** The id that the edge gave the request. */
-  requestId: string | undefined;
 }
 
 export type Authenticate = (headers: Headers) => Promise<Caller>;
@@ -19,7 +17,7 @@ export type Authenticate = (headers: Headers) => Promise<Caller>;
 /** A shorter secret could be guessed from one signed token. */
 const MIN_SECRET_LENGTH = 16;
 
-const DIRECT: Caller = { maxDepth: Number.POSITIVE_INFINITY, reason: undefined, price: 0, requestId: undefined };
+const DIRECT: Caller = { maxDepth: Number.POSITIVE_INFINITY, reason: undefined, price: 0 };
 const PRICE = /^\d{1,12}$/;
 
 /** Why a text cannot serve as the secret, or undefined when it can. */
@@ -82,7 +80,6 @@ function fromEdge(claims: ServiceTokenClaims, headers: Headers): Caller {
     maxDepth: claims.max_depth,
     reason: known.data,
     price: price === null ? 0 : Number(price),
-    requestId: claims.jti,
   };
 }
 

@@ -8,6 +8,8 @@ export interface ListenOptions {
   host: string;
   /** 0 lets the system choose a free one. */
   port: number;
+  /** Told of connections that could not be accepted, such as for want of file descriptors. */
+  onError: (error: Error) => void;
 }
 
 export interface HttpServer {
@@ -21,11 +23,16 @@ export interface HttpServer {
  * Serves an app over HTTP.
  * @throws Error that says why the address cannot be used.
  */
-export async function listen(app: Pick<Hono, "fetch">, { host, port }: ListenOptions): Promise<HttpServer> {
+export async function listen(app: Pick<Hono, "fetch">, { host, port, onError }: ListenOptions): Promise<HttpServer> {
   const server = createServer(getRequestListener(app.fetch, { hostname: host, errorHandler: onRequestError }));
   await new Promise<void>((resolve, reject) => {
-    server.once("error", (error) => reject(explainListenError(error, host, port)));
-    server.listen(port, host, resolve);
+    const refuse = (error: NodeJS.ErrnoException): void => reject(explainListenError(error, host, port));
+    server.once("error", refuse);
+    server.listen(port, host, () => {
+      server.off("error", refuse);
+      server.on("error", onError);
+      resolve();
+    });
   });
   const address = server.address();
   const actualPort = typeof address === "object" && address ? address.port : port;

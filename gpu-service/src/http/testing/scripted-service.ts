@@ -38,11 +38,12 @@ export async function scriptedService(options: ScriptedServiceOptions = {}): Pro
   const engine = new ScriptedEngine(typeof script === "string" ? { tokens: TINY_TEXT.encode(script) } : script);
   const service = new Service();
   const log: Record<string, unknown>[] = [];
+  const logger = pino({ base: null }, { write: (line: string) => log.push(JSON.parse(line)) });
   const app = createApp({
     service,
     authenticate: options.secret === undefined ? allowEverybody : await requireSecret(options.secret),
     loopbackOnly: options.secret === undefined,
-    logger: pino({ base: null }, { write: (line: string) => log.push(JSON.parse(line)) }),
+    logger,
   });
   if (!options.loading) {
     service.ready({
@@ -51,7 +52,11 @@ export async function scriptedService(options: ScriptedServiceOptions = {}): Pro
       text: options.tokenizer === false ? undefined : TINY_TEXT,
     });
   }
-  const server = await listen(app, { host: "127.0.0.1", port: 0 });
+  const server = await listen(app, {
+    host: "127.0.0.1",
+    port: 0,
+    onError: (error) => logger.error(error),
+  });
   return { url: server.url, service, engine, log, close: () => server.close(0) };
 }
 
