@@ -116,9 +116,9 @@ function identify(service: Service, logger: Logger): MiddlewareHandler<{ Variabl
 
 function generation(service: Service, format: AnswerFormat, resolve: Resolve): (c: AppContext) => Promise<Response> {
   return async (c) => {
+    // Checked before the body is read, and again after: draining may have begun in the meantime.
     service.openModel();
     const request = await resolve(await readJson(c.req), service.openModel(), c.get("caller"));
-    // Draining may have begun in the meantime.
     const model = service.openModel();
     const outcome = Promise.withResolvers<Outcome>();
     c.set("outcome", outcome.promise);
