@@ -1,0 +1,74 @@
+import { ApiError, REQUEST_ID_HEADER } from "@fathom/shared";
+import { type Handler, Hono, type MiddlewareHandler } from "hono";
+import { cors } from "hono/cors";
+import { secureHeaders } from "hono/secure-headers";
+import type { AppEnv } from "./app-env.ts";
+import { requireAdmin, requireApiKey } from "./auth/authenticate.ts";
+import { respondWithError, toApiError } from "./http/errors.ts";
+import { limitBody } from "./http/read-json.ts";
+import { RequestLog } from "./http/request-log.ts";
+import { ServerTiming } from "./http/server-timing.ts";
+import type { Plans } from "./policy/plan.ts";
+import { createKey } from "./routes/create-key.ts";
+import { chatEndpoint, completionEndpoint } from "./routes/endpoint.ts";
+import { generate } from "./routes/generate.ts";
+import { listModels, showModel } from "./routes/models.ts";
+
+/** Headers of answers that scripts of other origins may read. */
+const EXPOSED_HEADERS = [
+  REQUEST_ID_HEADER,
+  "x-fathom-depth",
+  "x-fathom-reason",
+  "server-timing",
+  "retry-after",
+  "x-ratelimit-limit-requests",
+  "x-ratelimit-remaining-requests",
+  "x-ratelimit-reset-requests",
+];
+
+/** The edge's HTTP interface: OpenAI's, with plans in front and the depth dial. */
+export function createApp(plans: Plans): Hono<AppEnv> {
+  const app = new Hono<AppEnv>();
+  app.use(identify);
+  app.use(secureHeaders({ crossOriginResourcePolicy: "cross-origin" }));
+  // Keys travel in a header that a page must set itself, so any origin may call: there are no cookies to steal.
+  app.use("/v1/*", cors({ origin: "*", exposeHeaders: EXPOSED_HEADERS, maxAge: 86_400 }));
+
+  const apiKey = requireApiKey(plans);
+  route(app, "GET", "/healthz", (c) => c.json({ status: "ok" }));
+  route(app, "GET", "/v1/models", apiKey, listModels);
+  route(app, "GET", "/v1/models/:id", apiKey, showModel);
+  route(app, "POST", "/v1/chat/completions", apiKey, limitBody, generate(chatEndpoint));
+  route(app, "POST", "/v1/completions", apiKey, limitBody, generate(completionEndpoint));
+  route(app, "POST", "/admin/keys", requireAdmin, limitBody, createKey(plans));
+
+  app.notFound((c) => respondWithError(c, new ApiError("not_found", `There is nothing at ${c.req.path}.`)));
+  app.onError((error, c) => respondWithError(c, toApiError(error)));
+  return app;
+}
+
+/** Registers the handlers of one method; the others are answered with 405. */
+function route(app: Hono<AppEnv>, method: "GET" | "POST", path: string, ...handlers: Handler<AppEnv>[]): void {
+  app.on([method], [path], ...handlers);
+  app.all(path, (c) => {
+    c.header("allow", method === "GET" ? "GET, HEAD, OPTIONS" : "POST, OPTIONS");
+    return respondWithError(c, new ApiError("method_not_allowed", `Use ${method} here.`));
+  });
+}
+
+/** Gives the request an id of our own (a client's could be another's), and the log its line. */
+const identify: MiddlewareHandler<AppEnv> = async (c, next) => {
+  const requestId = crypto.randomUUID();
+  const log = new RequestLog(requestId, c.req.method, c.req.path);
+  c.set("requestId", requestId);
+  c.set("log", log);
+  c.set("timing", new ServerTiming());
+  // Taken here: reading the body may replace the request.
+  c.set("client", c.req.raw.signal);
+  c.header(REQUEST_ID_HEADER, requestId);
+  c.header("cache-control", "no-store");
+  await next();
+  if (log.deferred) return;
+  log.add({ status: c.res.status });
+  log.write();
+};

@@ -1,0 +1,76 @@
+import { DurableObject } from "cloudflare:workers";
+import { settingsOf } from "../settings.ts";
+import { probeLoad, probeModel } from "./probe.ts";
+import type { ServiceState } from "./service-state.ts";
+
+/** How old a service's load may be, milliseconds; also the least time between two probes of one service. */
+export const LOAD_MAX_AGE_MS = 1000;
+
+/** How long a description of a model is believed. A service that was away is asked anew. */
+const MODEL_MAX_AGE_MS = 30_000;
+
+interface Watched {
+  state: ServiceState;
+  probedAt: number;
+  describedAt: number;
+  probing: Promise<void> | undefined;
+}
+
+/** What the fleet knows, and for how long it has known the oldest part. */
+export interface FleetSnapshot {
+  services: ServiceState[];
+  ageMs: number;
+}
+
+/**
+ * Watches the GPU services of the pool. Services are probed when somebody asks, together and at most once a second each;
+ * nothing is stored, since an old load says nothing.
+ */
+export class Fleet extends DurableObject<Env> {
+  readonly #watched = new Map<string, Watched>();
+
+  /** State of the services at the given base URLs, at most a second old. */
+  async snapshot(urls: readonly string[]): Promise<FleetSnapshot> {
+    const watched = await Promise.all(urls.map((url) => this.#refresh(url)));
+    const now = Date.now();
+    return {
+      services: watched.map(({ state }) => state),
+      ageMs: Math.max(0, ...watched.map(({ probedAt }) => now - probedAt)),
+    };
+  }
+
+  async #refresh(url: string): Promise<Watched> {
+    const known = this.#watched.get(url);
+    const service = known ?? { state: unheard(url), probedAt: 0, describedAt: 0, probing: undefined };
+    if (!known) this.#watched.set(url, service);
+    if (Date.now() - service.probedAt >= LOAD_MAX_AGE_MS) {
+      service.probing ??= this.#probe(service).finally(() => {
+        service.probing = undefined;
+      });
+      await service.probing;
+    }
+    return service;
+  }
+
+  async #probe(service: Watched): Promise<void> {
+    const { url, model } = service.state;
+    try {
+      const load = await probeLoad(url);
+      const wasAway = service.state.load === undefined;
+      const outdated = Date.now() - service.describedAt >= MODEL_MAX_AGE_MS;
+      service.state = { url, load, model };
+      if (model === undefined || wasAway || outdated) {
+        service.state.model = await probeModel(url, settingsOf(this.env).serviceSecret);
+        service.describedAt = Date.now();
+      }
+    } catch (error) {
+      if (service.state.load) console.warn(JSON.stringify({ service: url, unavailable: String(error) }));
+      service.state = { url, load: undefined, model };
+    }
+    service.probedAt = Date.now();
+  }
+}
+
+function unheard(url: string): ServiceState {
+  return { url, load: undefined, model: undefined };
+}

@@ -1,0 +1,64 @@
+import { ApiError } from "@fathom/shared";
+import { settingsOf } from "../settings.ts";
+import { type FleetSnapshot, LOAD_MAX_AGE_MS } from "./fleet.ts";
+import { asReady, type ReadyService, type ServiceState } from "./service-state.ts";
+
+/** One fleet watches the whole pool. */
+const POOL = "default";
+
+/** A service with the load that the policy is to reckon with. */
+export interface Candidate {
+  service: ReadyService;
+  /** 0 idle, 1 full. */
+  load: number;
+}
+
+interface Held {
+  key: string;
+  takenAt: number;
+  services: ServiceState[];
+}
+
+/** What this isolate last heard. Only values are kept: a promise belongs to the request that made it. */
+let held: Held | undefined;
+
+/**
+ * The services that can take requests, least loaded first, from a view that is at most a second old. When the fleet cannot
+ * be asked, the older view is used and everything counts as full.
+ * @throws ApiError `upstream_unavailable` when no service is known to be well.
+ */
+export async function readyServices(env: Env): Promise<Candidate[]> {
+  const { upstreams, serviceCapacity } = settingsOf(env);
+  const { services, stale } = await look(env, upstreams);
+  const candidates = services.map(asReady).filter((service) => service !== undefined);
+  if (candidates.length === 0) {
+    throw new ApiError("upstream_unavailable", "No GPU service is available.", { retryAfter: 2 });
+  }
+  return candidates
+    .map((service) => ({ service, load: stale ? 1 : loadOf(service, serviceCapacity) }))
+    .sort((a, b) => a.load - b.load);
+}
+
+/** Counts a request that was just sent, so that the next ones see it before the next probe does. */
+export function countStarted({ load }: ReadyService): void {
+  load.waiting++;
+}
+
+function loadOf({ load }: ReadyService, capacity: number): number {
+  return Math.min(1, (load.running + load.waiting) / capacity);
+}
+
+async function look(env: Env, upstreams: readonly string[]): Promise<{ services: ServiceState[]; stale: boolean }> {
+  const key = upstreams.join(",");
+  const mine = held?.key === key ? held : undefined;
+  if (mine && Date.now() - mine.takenAt < LOAD_MAX_AGE_MS) return { services: mine.services, stale: false };
+  let snapshot: FleetSnapshot;
+  try {
+    snapshot = await env.FLEET.getByName(POOL).snapshot(upstreams);
+  } catch (error) {
+    console.error(JSON.stringify({ fleet: "unreachable", error: String(error) }));
+    return { services: mine?.services ?? [], stale: true };
+  }
+  held = { key, takenAt: Date.now() - snapshot.ageMs, services: snapshot.services };
+  return { services: held.services, stale: false };
+}

@@ -1,0 +1,31 @@
+import type { ModelDescription } from "@fathom/shared";
+import { z } from "zod";
+
+/** A service's own count of its requests. */
+export const ServiceLoad = z.object({ running: z.int().min(0), waiting: z.int().min(0) });
+export type ServiceLoad = z.infer<typeof ServiceLoad>;
+
+/** What is known of one GPU service. */
+export interface ServiceState {
+  /** Base URL, without a slash at the end. */
+  url: string;
+  /** Undefined when it did not answer, or not as a service of ours. */
+  load: ServiceLoad | undefined;
+  /** What it serves; undefined until it has said so. */
+  model: ModelDescription | undefined;
+}
+
+/** A service that can take requests. */
+export interface ReadyService {
+  url: string;
+  load: ServiceLoad;
+  model: ServedModel;
+}
+
+/** A model whose exits are known. */
+export type ServedModel = ModelDescription & { fathom: NonNullable<ModelDescription["fathom"]> };
+
+/** The service if it can take requests. */
+export function asReady({ url, load, model }: ServiceState): ReadyService | undefined {
+  return load && model?.fathom ? { url, load, model: { ...model, fathom: model.fathom } } : undefined;
+}

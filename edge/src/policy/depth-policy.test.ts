@@ -1,0 +1,214 @@
+import { ApiError, type FathomRequest } from "@fathom/shared";
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { acceptOffer } from "../ledger/offer.ts";
+import { type DepthInput, depthOffers } from "./depth-policy.ts";
+import type { Plan } from "./plan.ts";
+import { priceOffers } from "./worst-case.ts";
+
+const EXITS = [12, 18, 24, 30];
+
+const PLAN: Plan = {
+  depth: { min: 12, max: 24, default: 24 },
+  price_nano_usd_per_layer_token: 1000,
+  requests_per_minute: 10,
+  concurrency: 10,
+  monthly_budget_micro_usd: 100_000,
+  priority: 0,
+  max_tokens: 100,
+};
+
+function offers(wish?: FathomRequest, more: Partial<DepthInput> = {}) {
+  return depthOffers({ planName: "pro", plan: PLAN, exits: EXITS, load: 0, wish, ...more });
+}
+
+const depths = (...args: Parameters<typeof offers>) => offers(...args).map(({ depth }) => depth);
+const first = (...args: Parameters<typeof offers>) => {
+  const [offer] = offers(...args);
+  return [offer?.depth, offer?.reason];
+};
+
+test("without a wish the plan's default comes first, then what a smaller budget leaves", () => {
+  expect(offers()).toEqual([
+    { depth: 24, reason: "plan", keep: 10_000 },
+    { depth: 18, reason: "budget", keep: 5000 },
+    { depth: 12, reason: "budget", keep: 0 },
+  ]);
+  expect(offers({ depth: "auto" })).toEqual(offers());
+});
+
+test("a default between two exits is the shallower one, a default below all exits the shallowest", () => {
+  expect(first(undefined, { plan: { ...PLAN, depth: { min: 12, max: 24, default: 20 } } })).toEqual([18, "plan"]);
+  expect(first(undefined, { plan: { ...PLAN, depth: { min: 1, max: 24, default: 5 } } })).toEqual([12, "plan"]);
+});
+
+test("a requested depth is granted as asked, at any load, and lowered only by the budget", () => {
+  expect(offers({ depth: 18 }, { load: 1 })).toEqual([
+    { depth: 18, reason: "requested", keep: 0 },
+    { depth: 12, reason: "budget", keep: 0 },
+  ]);
+  expect(depths({ depth: 18, min_depth: 18 })).toEqual([18]);
+});
+
+test("bounds move the start and limit what follows", () => {
+  expect(first({ max_depth: 20 })).toEqual([18, "requested"]);
+  expect(depths({ min_depth: 18 })).toEqual([24, 18]);
+  expect(first({ min_depth: 18 })).toEqual([24, "plan"]);
+  const shallowDefault = { plan: { ...PLAN, depth: { min: 12, max: 30, default: 12 } } };
+  expect(first({ min_depth: 20 }, shallowDefault)).toEqual([24, "requested"]);
+});
+
+test("load lowers the depth step by step, later for a higher priority", () => {
+  const at = (load: number, priority: number) => first(undefined, { load, plan: { ...PLAN, priority } });
+  expect(at(0.5, 0)).toEqual([24, "plan"]);
+  expect(at(0.6, 0)).toEqual([18, "load"]);
+  expect(at(0.6, 9)).toEqual([24, "plan"]);
+  expect(at(0.94, 0)).toEqual([12, "load"]);
+  expect(at(0.94, 9)).toEqual([24, "plan"]);
+  expect(at(1, 9)).toEqual([12, "load"]);
+});
+
+test.each([
+  [{ depth: 20 }, "invalid_depth", "fathom.depth", /no exit at depth 20; exits are 12, 18, 24, 30/],
+  [
+    { depth: 30 },
+    "depth_not_allowed",
+    "fathom.depth",
+    /plan 'pro' runs 12 to 24 layers, which allows exits 12, 18, 24/,
+  ],
+  [{ min_depth: 25 }, "depth_not_allowed", "fathom.min_depth", /12 to 24 layers/],
+  [{ min_depth: 31 }, "invalid_depth", "fathom.min_depth", /exits are 12, 18, 24, 30/],
+  [{ max_depth: 11 }, "invalid_depth", "fathom.max_depth", /exits are 12, 18, 24, 30/],
+  [{ min_depth: 13, max_depth: 17 }, "invalid_depth", "fathom.min_depth", /no exit lies within/],
+  [{ min_depth: 24, max_depth: 18 }, "invalid_depth", "fathom.min_depth", /24 is above max_depth 18/],
+  [{ depth: 12, min_depth: 18 }, "invalid_depth", "fathom.depth", /outside min_depth and max_depth/],
+] as const)("refuses %j", (wish, code, param, message) => {
+  expect(() => offers(wish)).toThrow(message);
+  expect(() => offers(wish)).toThrow(expect.objectContaining({ code, param }));
+});
+
+test("refuses a depth below the plan's, rather than to run and charge more than was asked", () => {
+  const deep = { plan: { ...PLAN, depth: { min: 18, max: 30, default: 30 } } };
+  expect(() => offers({ depth: 12 }, deep)).toThrow(expect.objectContaining({ code: "depth_not_allowed" }));
+  expect(() => offers({ max_depth: 12 }, deep)).toThrow(expect.objectContaining({ code: "depth_not_allowed" }));
+});
+
+test("says so when the plan reaches no exit of the checkpoint", () => {
+  expect(() => offers(undefined, { exits: [30] })).toThrow(/none of the exits 30/);
+});
+
+// Properties of what a request gets in the end: the policy's offers, priced, and one of them accepted.
+
+const exitSet = fc
+  .uniqueArray(fc.integer({ min: 1, max: 60 }), { minLength: 1, maxLength: 8 })
+  .map((exits) => exits.toSorted((a, b) => a - b));
+const range = fc
+  .array(fc.integer({ min: 1, max: 60 }), { minLength: 3, maxLength: 3 })
+  .map((depths) => depths.toSorted((a, b) => a - b) as [number, number, number])
+  .map(([min, preferred, max]) => ({ min, default: preferred, max }));
+const wish = fc.option(
+  fc.record(
+    {
+      depth: fc.oneof(fc.constant("auto" as const), fc.integer({ min: 1, max: 60 })),
+      min_depth: fc.integer({ min: 1, max: 60 }),
+      max_depth: fc.integer({ min: 1, max: 60 }),
+    },
+    { requiredKeys: [] },
+  ),
+  { nil: undefined },
+);
+const load = fc.double({ min: 0, max: 1, noNaN: true });
+const budget = fc.integer({ min: 0, max: 1_000_000 });
+const situation = fc.record({
+  exits: exitSet,
+  depth: range,
+  wish,
+  load,
+  budget,
+  priority: fc.integer({ min: 0, max: 9 }),
+});
+type Situation = typeof situation extends fc.Arbitrary<infer T> ? T : never;
+
+/** Depth that the request gets; undefined when it is refused, by the policy or for want of budget. */
+function decide({ exits, depth, wish, load, budget, priority }: Situation): number | undefined {
+  const plan: Plan = { ...PLAN, depth, priority, monthly_budget_micro_usd: 500_000 };
+  const worst = { promptTokens: 50, maxTokens: 50, contextLength: 2000, price: 100_000 };
+  try {
+    const found = depthOffers({ planName: "any", plan, exits, load, wish });
+    return acceptOffer(priceOffers(found, worst), budget)?.depth;
+  } catch (error) {
+    if (error instanceof ApiError) return undefined;
+    throw error;
+  }
+}
+
+test("never goes outside the plan, the exits and the request's bounds", () => {
+  fc.assert(
+    fc.property(situation, (s) => {
+      const depth = decide(s);
+      if (depth === undefined) return;
+      expect(s.exits).toContain(depth);
+      expect(depth).toBeGreaterThanOrEqual(Math.max(s.depth.min, s.wish?.min_depth ?? 1));
+      expect(depth).toBeLessThanOrEqual(Math.min(s.depth.max, s.wish?.max_depth ?? 60));
+    }),
+  );
+});
+
+test("offers are deepest first and never repeat", () => {
+  fc.assert(
+    fc.property(situation, ({ exits, depth, wish, load, priority }) => {
+      const input = { planName: "any", plan: { ...PLAN, depth, priority }, exits, load, wish };
+      let found: number[] = [];
+      try {
+        found = depthOffers(input).map((offer) => offer.depth);
+      } catch (error) {
+        expect(error).toBeInstanceOf(ApiError);
+      }
+      expect(found).toEqual([...new Set(found)].toSorted((a, b) => b - a));
+    }),
+  );
+});
+
+test("more load never raises the depth", () => {
+  fc.assert(
+    fc.property(situation, load, (s, other) => {
+      const calm = decide({ ...s, load: Math.min(s.load, other) });
+      const busy = decide({ ...s, load: Math.max(s.load, other) });
+      // Load alone refuses nobody.
+      expect(busy === undefined).toBe(calm === undefined);
+      expect(busy ?? 0).toBeLessThanOrEqual(calm ?? 0);
+    }),
+  );
+});
+
+test("less budget never raises the depth", () => {
+  fc.assert(
+    fc.property(situation, budget, (s, other) => {
+      const rich = decide({ ...s, budget: Math.max(s.budget, other) });
+      const poor = decide({ ...s, budget: Math.min(s.budget, other) });
+      expect(poor ?? 0).toBeLessThanOrEqual(rich ?? 0);
+    }),
+  );
+});
+
+test("a plan with a deeper range never gets less than a shallower one", () => {
+  fc.assert(
+    fc.property(situation, range, (s, other) => {
+      const fields = ["min", "default", "max"] as const;
+      const pick = (choose: (a: number, b: number) => number) =>
+        Object.fromEntries(fields.map((field) => [field, choose(s.depth[field], other[field])])) as typeof s.depth;
+      const shallow = decide({ ...s, depth: pick(Math.min) });
+      const deep = decide({ ...s, depth: pick(Math.max) });
+      // A range may begin deeper than the budget or the bounds reach: then the deeper plan has nothing to offer.
+      if (deep !== undefined) expect(deep).toBeGreaterThanOrEqual(shallow ?? 0);
+    }),
+  );
+});
+
+test("a higher priority never gets less", () => {
+  fc.assert(
+    fc.property(situation, (s) => {
+      expect(decide({ ...s, priority: 9 }) ?? 0).toBeGreaterThanOrEqual(decide(s) ?? 0);
+    }),
+  );
+});

@@ -1,0 +1,125 @@
+import { ApiError, FathomResponse, priceMicroUsd } from "@fathom/shared";
+import type { Context } from "hono";
+import { z } from "zod";
+import type { AppEnv } from "../app-env.ts";
+import { countStarted } from "../fleet/pool-view.ts";
+import type { RequestEnd } from "../http/request-end.ts";
+import { settingsOf } from "../settings.ts";
+import { callService } from "../upstream/call-service.ts";
+import { relayStream, type StreamEnd } from "../upstream/relay-stream.ts";
+import type { Admitted } from "./admit.ts";
+
+const SSE_HEADERS = {
+  "content-type": "text/event-stream; charset=utf-8",
+  // Proxies in the manner of nginx would collect the stream otherwise.
+  "x-accel-buffering": "no",
+};
+
+const AccountedAnswer = z.object({ fathom: FathomResponse });
+
+/**
+ * Has a service answer an admitted request, passes the answer on and charges what it cost. A whole answer, and the end of
+ * a stream, reach the client once their account is settled.
+ * @throws ApiError when nothing of the answer was sent yet; the hold is ended then.
+ */
+export async function answer(c: Context<AppEnv>, admitted: Admitted, end: RequestEnd): Promise<Response> {
+  const { lease, offer, request } = admitted;
+  try {
+    const response = await c.var.timing.measure("service", () => send(c, admitted, end));
+    c.header("x-fathom-depth", String(offer.depth));
+    c.header("x-fathom-reason", offer.reason);
+    c.header("server-timing", c.var.timing.toString());
+    return request.stream === true ? stream(c, admitted, end, response) : await whole(c, admitted, end, response);
+  } catch (error) {
+    end.abandon();
+    // A client that left has used its place in the rate; a service that failed has served nobody.
+    if (end.client.aborted) await lease.settle(0);
+    else await lease.release();
+    throw error;
+  }
+}
+
+/** Sends the request on; once more without a limit if the plan's limit alone was what did not fit the context. */
+async function send(c: Context<AppEnv>, admitted: Admitted, end: RequestEnd): Promise<Response> {
+  const { request, path, maxTokensField, candidates, limit, offer } = admitted;
+  const { max_tokens: _, ...rest } = { ...request, max_completion_tokens: undefined };
+  const call = async (maxTokens: number | undefined): Promise<Response> => {
+    const { service, response } = await callService({
+      services: candidates.map((candidate) => candidate.service),
+      path,
+      body: { ...rest, [maxTokensField]: maxTokens, fathom: { ...request.fathom, depth: offer.depth } },
+      requestId: c.var.requestId,
+      depth: offer.depth,
+      reason: offer.reason,
+      price: c.var.customer.plan.price_nano_usd_per_layer_token,
+      secret: settingsOf(c.env).serviceSecret,
+      signal: end.signal,
+    });
+    c.var.log.add({ service: service.url });
+    return response;
+  };
+  countStarted(candidates[0].service);
+  try {
+    return await call(limit.maxTokens);
+  } catch (error) {
+    if (limit.mayUseRoom && isTooLong(error, maxTokensField)) return await call(undefined);
+    throw error;
+  }
+}
+
+async function whole(c: Context<AppEnv>, admitted: Admitted, end: RequestEnd, response: Response): Promise<Response> {
+  const text = await response.text();
+  const account = AccountedAnswer.safeParse(parseJson(text));
+  if (!account.success) {
+    throw new ApiError("upstream_failed", "The GPU service failed.", { cause: "an answer without its account" });
+  }
+  await charge(c, admitted, account.data.fathom.cost.layer_tokens);
+  end.close();
+  return c.body(text, 200, { "content-type": "application/json" });
+}
+
+function stream(c: Context<AppEnv>, admitted: Admitted, end: RequestEnd, response: Response): Response {
+  const type = response.headers.get("content-type") ?? "";
+  if (!response.body || !type.startsWith("text/event-stream")) {
+    throw new ApiError("upstream_failed", "The GPU service failed.", { cause: `a stream of type '${type}'` });
+  }
+  const { log } = c.var;
+  log.add({ status: 200 });
+  log.defer();
+  const { body, ended } = relayStream({
+    source: response.body,
+    client: end.client,
+    deadline: end.deadline,
+    abandon: () => end.abandon(),
+    onEnd: async (ending) => {
+      if (ending.how !== "complete") log.add({ cut: ending.how });
+      await charge(c, admitted, tokensOf(ending, admitted));
+      log.write();
+    },
+  });
+  c.executionCtx.waitUntil(ended.finally(() => end.close()));
+  return c.body(body, 200, SSE_HEADERS);
+}
+
+/** Layer-tokens to charge. The count of an answer that was cut is not known to the last token of the prompt. */
+function tokensOf(ending: StreamEnd, { prompt, offer }: Admitted): number {
+  return ending.how === "complete" ? ending.layerTokens : prompt.about * offer.depth + ending.layersDelivered;
+}
+
+async function charge(c: Context<AppEnv>, { lease }: Admitted, layerTokens: number): Promise<void> {
+  const microUsd = priceMicroUsd(layerTokens, c.var.customer.plan.price_nano_usd_per_layer_token);
+  c.var.log.add({ layerTokens, microUsd });
+  await lease.settle(microUsd);
+}
+
+function isTooLong(error: unknown, field: string): boolean {
+  return error instanceof ApiError && error.code === "context_length_exceeded" && error.param === field;
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,22 @@
+import type { Context } from "hono";
+import type { AppEnv } from "../app-env.ts";
+import { RequestEnd } from "../http/request-end.ts";
+import { settingsOf } from "../settings.ts";
+import { admit } from "./admit.ts";
+import { answer } from "./answer.ts";
+import type { Endpoint, GenerationRequest } from "./endpoint.ts";
+
+/** Handler of an endpoint that generates: admits the request, has a service answer it, and charges what it cost. */
+export function generate<T extends GenerationRequest>(endpoint: Endpoint<T>) {
+  return async (c: Context<AppEnv>): Promise<Response> => {
+    const end = new RequestEnd(c.var.client, settingsOf(c.env).requestTimeoutMs);
+    const run = async (): Promise<Response> => await answer(c, await admit(c, endpoint), end);
+    const response = run().catch((error: unknown) => {
+      end.close();
+      throw end.explain(error);
+    });
+    // A client that leaves must not take the accounting with it.
+    c.executionCtx.waitUntil(response.catch(() => undefined));
+    return await response;
+  };
+}

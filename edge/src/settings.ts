@@ -1,0 +1,69 @@
+import { z } from "zod";
+
+/** A shorter secret could be guessed from one signed token. */
+const Secret = z.string().min(16, { error: "must have at least 16 characters" });
+
+const WholeNumber = (max: number) =>
+  z
+    .string()
+    .regex(/^\d{1,6}$/, { error: "must be a whole number" })
+    .transform(Number)
+    .refine((value) => value >= 1 && value <= max, { error: `must be from 1 to ${max}` });
+
+const ServiceUrl = z
+  .string()
+  .refine(isServiceUrl, { error: "must be http or https URLs without credentials, query and fragment" })
+  .transform((text) => text.replace(/\/+$/, ""));
+
+const Settings = z.object({
+  UPSTREAMS: z
+    .string()
+    .transform((text) => text.split(",").map((url) => url.trim()))
+    .pipe(z.array(ServiceUrl).min(1)),
+  SERVICE_CAPACITY: WholeNumber(100_000),
+  REQUEST_TIMEOUT_SECONDS: WholeNumber(3600),
+  SERVICE_SECRET: Secret,
+  ADMIN_SECRET: Secret,
+});
+
+/** The worker's variables and secrets, checked. */
+export interface Settings {
+  /** Base URLs of the GPU services, without a slash at the end. */
+  upstreams: readonly string[];
+  /** Requests in flight with which one service counts as full. */
+  serviceCapacity: number;
+  /** Longest time from a request to the end of its answer. */
+  requestTimeoutMs: number;
+  serviceSecret: string;
+}
+
+const checked = new WeakMap<object, Settings>();
+
+/**
+ * Reads the settings from the bindings; checks them once.
+ * @throws Error that names every offending variable (never its value).
+ */
+export function settingsOf(env: Env): Settings {
+  const known = checked.get(env);
+  if (known) return known;
+  const result = Settings.safeParse(env);
+  if (!result.success) {
+    const problems = result.error.issues.map(({ path, message }) => `  ${String(path[0])}: ${message}`);
+    throw new Error(`The worker's variables are not valid:\n${problems.join("\n")}`);
+  }
+  const { UPSTREAMS, SERVICE_CAPACITY, REQUEST_TIMEOUT_SECONDS, SERVICE_SECRET } = result.data;
+  const settings: Settings = {
+    upstreams: [...new Set(UPSTREAMS)],
+    serviceCapacity: SERVICE_CAPACITY,
+    requestTimeoutMs: REQUEST_TIMEOUT_SECONDS * 1000,
+    serviceSecret: SERVICE_SECRET,
+  };
+  checked.set(env, settings);
+  return settings;
+}
+
+function isServiceUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false;
+  const { protocol, username, password, search, hash } = new URL(text);
+  return /^https?:$/.test(protocol) && `${username}${password}${search}${hash}` === "";
+}

@@ -1,0 +1,103 @@
+import { ApiError } from "@fathom/shared";
+import { SseFramer } from "./sse-framer.ts";
+import { meter } from "./stream-meter.ts";
+
+/** What a streamed answer came to. */
+export type StreamEnd =
+  /** The service's own account. */
+  | { how: "complete"; layerTokens: number }
+  /** Cut short: layers used by the tokens that reached the client. */
+  | { how: "client" | "timeout" | "service"; layersDelivered: number };
+
+export interface RelayOptions {
+  /** Body of the service's response. */
+  source: ReadableStream<Uint8Array>;
+  /** Aborted when the client is gone. */
+  client: AbortSignal;
+  /** Aborted when the request's time is up. */
+  deadline: AbortSignal;
+  /** Stops the service's work. */
+  abandon: () => void;
+  /** Called once. A whole answer ends only after it has returned, so that its account is settled by then. */
+  onEnd: (end: StreamEnd) => Promise<void>;
+}
+
+const encoder = new TextEncoder();
+
+/**
+ * Passes a service's events on as they come. The client's leaving ends the service's work; a service that breaks off
+ * becomes an error event, and the missing `[DONE]` tells that the answer is not whole.
+ * @returns the stream for the client, and a promise that settles once everything is over; it must outlive the request.
+ */
+export function relayStream(options: RelayOptions): { body: ReadableStream; ended: Promise<void> } {
+  const { readable, writable } = new IdentityTransformStream();
+  return { body: readable, ended: pump(options, writable.getWriter()) };
+}
+
+async function pump(options: RelayOptions, writer: WritableStreamDefaultWriter<Uint8Array>): Promise<void> {
+  const { source, client, deadline, abandon, onEnd } = options;
+  const reader = source.getReader();
+  const framer = new SseFramer();
+  let gone = client.aborted;
+  let layersDelivered = 0;
+  let layerTokens: number | undefined;
+  let failed = false;
+  let settled = false;
+
+  const leave = (): void => {
+    gone = true;
+    abandon();
+  };
+  // A client that leaves while nothing is being written shows only here.
+  writer.closed.catch(leave);
+  client.addEventListener("abort", leave);
+
+  const end = async (how: StreamEnd["how"]): Promise<void> => {
+    if (settled) return;
+    settled = true;
+    if (layerTokens !== undefined) await onEnd({ how: "complete", layerTokens });
+    else if (how !== "complete") await onEnd({ how, layersDelivered });
+  };
+
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      const { bytes, data } = framer.push(value);
+      if (bytes.length === 0) continue;
+      const metered = meter(data);
+      layerTokens = metered.layerTokens ?? layerTokens;
+      failed ||= metered.failed;
+      if (metered.done) {
+        if (layerTokens === undefined) throw new Error("the stream has no account");
+        await end("complete");
+      }
+      await writer.write(bytes);
+      layersDelivered += metered.layers;
+    }
+    if (!settled && !failed) throw new Error("the stream ended before the answer did");
+    await end("service");
+    await writer.close();
+  } catch (error) {
+    const how = gone || client.aborted ? "client" : deadline.aborted ? "timeout" : "service";
+    if (how === "service") console.error(JSON.stringify({ stream: "broken", error: String(error) }));
+    abandon();
+    await end(how);
+    if (how !== "client") await sayError(writer, how);
+  } finally {
+    client.removeEventListener("abort", leave);
+  }
+}
+
+async function sayError(writer: WritableStreamDefaultWriter<Uint8Array>, how: "timeout" | "service"): Promise<void> {
+  const error =
+    how === "timeout"
+      ? new ApiError("timeout", "The answer took too long and was cut off.")
+      : new ApiError("upstream_failed", "The GPU service broke off before the answer was complete.");
+  try {
+    await writer.write(encoder.encode(`data: ${JSON.stringify(error.toBody())}\n\n`));
+    await writer.close();
+  } catch {
+    // The client is gone too: there is nobody left to tell.
+  }
+}

@@ -1,0 +1,13 @@
+import shipped from "../plans.json" with { type: "json" };
+
+const generous = shipped.enterprise;
+
+/** The shipped plans, and some with one limit each that a test can reach. */
+export const TEST_PLANS = {
+  ...shipped,
+  "two-a-minute": { ...generous, requests_per_minute: 2 },
+  "one-at-once": { ...generous, concurrency: 1 },
+  /** Covers a few answers of ten tokens: one layer-token costs one micro-USD. */
+  poor: { ...generous, price_nano_usd_per_layer_token: 1000, monthly_budget_micro_usd: 20_000 },
+  terse: { ...generous, max_tokens: 3 },
+};

@@ -1,0 +1,29 @@
+import { cloudflareTest } from "@cloudflare/vitest-plugin";
+import { defineConfig } from "vitest/config";
+import { TEST_PLANS } from "./testing/plans.ts";
+import { TEST_ADMIN_SECRET, TEST_SERVICE_SECRET } from "./testing/secrets.ts";
+
+// wrangler.jsonc names the secrets; they are looked for here.
+process.env.SERVICE_SECRET = TEST_SERVICE_SECRET;
+process.env.ADMIN_SECRET = TEST_ADMIN_SECRET;
+
+export default defineConfig({
+  plugins: [
+    cloudflareTest(({ inject }) => ({
+      wrangler: { configPath: "./wrangler.jsonc" },
+      miniflare: {
+        bindings: {
+          SERVICE_SECRET: TEST_SERVICE_SECRET,
+          ADMIN_SECRET: TEST_ADMIN_SECRET,
+          UPSTREAMS: `${inject("stubUrl")}/main`,
+          PLANS: JSON.stringify(TEST_PLANS),
+        },
+      },
+    })),
+  ],
+  test: {
+    name: "edge",
+    include: ["src/**/*.test.ts"],
+    globalSetup: ["./testing/global-setup.ts"],
+  },
+});
