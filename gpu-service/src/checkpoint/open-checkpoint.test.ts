@@ -8,11 +8,10 @@ import { readTensor } from "./read-tensor.ts";
 import { temporaryFolder } from "./testing/temporary-folder.ts";
 
 const source = new URL("../../../test/fixtures/tiny-llama/untied", import.meta.url).pathname;
-let root: string;
+const root = temporaryFolder();
 let whole: string;
 
 beforeAll(async () => {
-  root = await temporaryFolder();
   whole = join(root, "whole");
   await importCheckpoint(source, whole, { exits: [2, 4, 6], weights: "int4" });
 });

@@ -12,14 +12,13 @@ import { tinyFolder, tinyGguf, writeTinyGguf } from "./testing/tiny-gguf.ts";
 const REPO = "tiny/llama";
 const WEIGHTS = "model.safetensors";
 
-let root: string;
+const root = temporaryFolder();
 let parent: string;
 let files: Record<string, Uint8Array>;
 let hub: HubServer;
 let folders = 0;
 
 beforeAll(async () => {
-  root = await temporaryFolder();
   const gguf = join(root, "tiny.gguf");
   writeTinyGguf(gguf, tinyGguf("tied"));
   const folder = tinyFolder("tied");

@@ -5,7 +5,9 @@ import { blocksPerRow, DEFAULT_BLOCK_SIZE } from "./stored-bytes.ts";
 const MAX_CODE = 15;
 /** Starting steps as shares of the range; below 1 a few outliers are clipped for a finer step. */
 const SHRINK = [1, 0.96, 0.92, 0.87, 0.81];
-/** Rounds of choosing codes and refitting step and offset. */
+/** Rounds of choosing codes and fitting step and minimum to them, for every starting step. */
+const FITS = 3;
+/** Rounds with the best pair and its step rounded as stored. */
 const REFINEMENTS = 3;
 
 /**
@@ -60,6 +62,9 @@ class AffineFit {
   /** What the zero point leaves of the minimum. */
   offset = 0;
   #minimum = 0;
+  /** Least-squares pair of the codes that `#fit` was last given. */
+  #fittedStep = 0;
+  #fittedMinimum = 0;
   readonly #x: Float64Array;
   readonly #half = new Float16Array(1);
 
@@ -71,34 +76,43 @@ class AffineFit {
     const x = this.#x;
     let low = Number.POSITIVE_INFINITY;
     let high = Number.NEGATIVE_INFINITY;
+    let sum = 0;
+    let squares = 0;
     for (let i = 0; i < x.length; i++) {
       const value = values[start + i] ?? 0;
       x[i] = value;
-      low = Math.min(low, value);
-      high = Math.max(high, value);
+      if (value < low) low = value;
+      if (value > high) high = value;
+      sum += value;
+      squares += value * value;
     }
-    this.#keep(0, low);
-    let best = this.#error(0, low);
+    const perfect = (squares - (sum * sum) / x.length) * (1 - 1e-9);
+    this.#keep(0, (low + high) / 2);
+    if (low === high) return;
+    let bestScore = 0;
+    let bestStep = 0;
+    let bestMinimum = 0;
     for (const share of SHRINK) {
-      let step = this.#round(((high - low) * share) / MAX_CODE);
-      let minimum = (low + high - step * MAX_CODE) / 2;
-      for (let round = 0; round <= REFINEMENTS && step > 0; round++) {
-        const error = this.#error(step, minimum);
-        if (error < best) {
-          best = error;
-          this.#keep(step, minimum);
-        }
-        if (best === 0) return;
-        [step, minimum] = this.#refit(step, minimum);
-      }
+      const step = ((high - low) * share) / MAX_CODE;
+      let score = this.#fit(step, (low + high - step * MAX_CODE) / 2);
+      for (let i = 1; i < FITS; i++) score = this.#fit(this.#fittedStep, this.#fittedMinimum);
+      if (score <= bestScore) continue;
+      bestScore = score;
+      bestStep = this.#fittedStep;
+      bestMinimum = this.#fittedMinimum;
+      if (score >= perfect) break;
     }
+    this.#refine(bestStep, bestMinimum);
   }
 
   /** Writes the block's codes, two per byte, low nibble first. */
   pack(data: Uint8Array, at: number): void {
-    for (let i = 0; i < this.#x.length; i += 2) {
-      const even = this.#code(i, this.step, this.#minimum);
-      data[at + (i >> 1)] = even | (this.#code(i + 1, this.step, this.#minimum) << 4);
+    const x = this.#x;
+    const inverse = this.step === 0 ? 0 : 1 / this.step;
+    const shift = 0.5 - this.#minimum * inverse;
+    for (let i = 0; i < x.length; i += 2) {
+      const even = code((x[i] ?? 0) * inverse + shift);
+      data[at + (i >> 1)] = even | (code((x[i + 1] ?? 0) * inverse + shift) << 4);
     }
   }
 
@@ -109,45 +123,70 @@ class AffineFit {
     this.offset = minimum + this.zeroPoint * step;
   }
 
-  /** Least squares of x = step · q + minimum over the codes that the given pair yields; the step is rounded as stored. */
-  #refit(step: number, minimum: number): [number, number] {
+  /** Alternates between choosing codes for a stored step and refitting the pair, while the error falls. */
+  #refine(startStep: number, startMinimum: number): void {
+    let step = this.#round(startStep);
+    let minimum = startMinimum;
+    let best = Number.POSITIVE_INFINITY;
+    for (let i = 0; i < REFINEMENTS && step > 0; i++) {
+      const error = this.#error(step, minimum);
+      if (error >= best) return;
+      best = error;
+      this.#keep(step, minimum);
+      if (error === 0) return;
+      this.#fit(step, minimum);
+      step = this.#round(this.#fittedStep);
+      minimum = this.#fittedMinimum;
+    }
+  }
+
+  /**
+   * Least squares of x = step · q + minimum over the codes that the given pair chooses.
+   * @returns by how much the fit lowers the squared error from that of the mean.
+   */
+  #fit(step: number, minimum: number): number {
     const x = this.#x;
+    const inverse = 1 / step;
+    const shift = 0.5 - minimum * inverse;
     let sumQ = 0;
     let sumX = 0;
     let sumQQ = 0;
     let sumQX = 0;
     for (let i = 0; i < x.length; i++) {
-      const q = this.#code(i, step, minimum);
       const value = x[i] ?? 0;
+      const q = code(value * inverse + shift);
       sumQ += q;
       sumX += value;
       sumQQ += q * q;
       sumQX += q * value;
     }
     const spread = x.length * sumQQ - sumQ * sumQ;
-    if (spread === 0) return [0, minimum];
-    const refit = this.#round((x.length * sumQX - sumQ * sumX) / spread);
-    return [refit, (sumX - refit * sumQ) / x.length];
+    const slope = spread === 0 ? 0 : (x.length * sumQX - sumQ * sumX) / spread;
+    this.#fittedStep = slope;
+    this.#fittedMinimum = (sumX - slope * sumQ) / x.length;
+    return (slope * slope * spread) / x.length;
   }
 
   #error(step: number, minimum: number): number {
     const x = this.#x;
+    const inverse = 1 / step;
+    const shift = 0.5 - minimum * inverse;
     let error = 0;
     for (let i = 0; i < x.length; i++) {
-      const difference = (x[i] ?? 0) - (this.#code(i, step, minimum) * step + minimum);
+      const value = x[i] ?? 0;
+      const difference = value - (code(value * inverse + shift) * step + minimum);
       error += difference * difference;
     }
     return error;
-  }
-
-  #code(i: number, step: number, minimum: number): number {
-    if (step === 0) return 0;
-    const position = ((this.#x[i] ?? 0) - minimum) / step + 0.5;
-    return position <= 0 ? 0 : position >= MAX_CODE + 1 ? MAX_CODE : position | 0;
   }
 
   #round(value: number): number {
     this.#half[0] = value;
     return this.#half[0] ?? 0;
   }
+}
+
+/** The nearest code to a position that one half was added to. */
+function code(shifted: number): number {
+  return shifted <= 0 ? 0 : shifted >= MAX_CODE + 1 ? MAX_CODE : shifted | 0;
 }

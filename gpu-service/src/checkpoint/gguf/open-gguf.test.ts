@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { mkdir, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import fc from "fast-check";
-import { beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { CheckpointError } from "../checkpoint-error.ts";
 import { bytesOf } from "../float16.ts";
 import { importCheckpoint } from "../import-checkpoint.ts";
@@ -11,10 +11,7 @@ import { temporaryFolder } from "../testing/temporary-folder.ts";
 import { type TinyGguf, tinyFolder, tinyGguf, writeTinyGguf } from "../testing/tiny-gguf.ts";
 import { openGguf } from "./open-gguf.ts";
 
-let root: string;
-beforeAll(async () => {
-  root = await temporaryFolder();
-});
+const root = temporaryFolder();
 
 let files = 0;
 function written(model: TinyGguf): string {

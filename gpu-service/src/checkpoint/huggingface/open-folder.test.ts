@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type Architecture, tensorShapes } from "@fathom/shared";
-import { beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { bytesOf } from "../float16.ts";
 import { importCheckpoint } from "../import-checkpoint.ts";
 import { openCheckpoint } from "../open-checkpoint.ts";
@@ -13,10 +13,7 @@ import { type TestTensor, writeSafetensors } from "../testing/write-safetensors.
 import { sourceTensors } from "./open-folder.ts";
 
 const fixtures = new URL("../../../../test/fixtures/tiny-llama/", import.meta.url).pathname;
-let root: string;
-beforeAll(async () => {
-  root = await temporaryFolder();
-});
+const root = temporaryFolder();
 
 let copies = 0;
 async function copyOf(variant: "tied" | "untied"): Promise<string> {

@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
-import { beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { CheckpointError } from "../checkpoint-error.ts";
 import { bytesOf } from "../float16.ts";
 import { gaussian } from "../testing/random.ts";
@@ -9,10 +9,7 @@ import { temporaryFolder } from "../testing/temporary-folder.ts";
 import { f32, type TestTensor, writeSafetensors } from "../testing/write-safetensors.ts";
 import { SafetensorsFile } from "./safetensors.ts";
 
-let dir: string;
-beforeAll(async () => {
-  dir = await temporaryFolder();
-});
+const dir = temporaryFolder();
 
 let files = 0;
 const newPath = () => join(dir, `${files++}.safetensors`);
