@@ -10,6 +10,8 @@ export interface HubServer {
   downloads: string[];
   /** Bytes to send of the next answer for a path before the connection breaks. */
   breakAfter: Map<string, number>;
+  /** Paths whose answers begin and never end. */
+  stalled: Set<string>;
   /** Bytes served instead of the true ones, of the same length. */
   altered: Map<string, Uint8Array>;
   /** Answers everything with this status. */
@@ -27,6 +29,7 @@ export async function startHubServer(repo: string, files: Record<string, Uint8Ar
   const state: Omit<HubServer, "url" | "close"> = {
     downloads: [],
     breakAfter: new Map(),
+    stalled: new Set(),
     altered: new Map(),
     status: undefined,
     authorization: undefined,
@@ -77,6 +80,10 @@ function sendBytes(
     "content-length": part.length,
     ...(range ? { "content-range": `bytes ${from}-${to}/${bytes.length}` } : {}),
   });
+  if (!probe && state.stalled.has(path)) {
+    response.write(part.subarray(0, part.length >> 1));
+    return;
+  }
   const breakAfter = probe ? undefined : state.breakAfter.get(path);
   if (breakAfter === undefined) {
     response.end(part);
