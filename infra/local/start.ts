@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, readdir, rename, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { pullModel } from "@fathom/gpu-service/checkpoint/pull-model.ts";
@@ -9,8 +9,6 @@ import { type Child, startChild, waitUntilReady } from "./child.ts";
 import { choosePort } from "./port.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
-const STATE = join(ROOT, ".fathom");
-const DEMO_FILE = join(STATE, "demo.json");
 const SHIPPED = join(ROOT, "gpu-service/checkpoints");
 const DEFAULT_MODEL = "smollm2-135m";
 const PLANS = ["free", "pro", "enterprise"] as const;
@@ -23,6 +21,7 @@ Options:
   --checkpoint DIR     nested checkpoint to serve (default: the shipped one, else SmolLM2-135M, fetched once)
   --port N             port of the edge router (default: 8787, or the next free one)
   --service-port N     port of the GPU service (default: 8788, or the next free one)
+  --state DIR          folder for models, keys, budgets and demo.json (default: .fathom)
   --help               this text
 
 Example: npm start -- --port 9000`;
@@ -31,6 +30,7 @@ interface Options {
   checkpoint: string | undefined;
   port: number | undefined;
   servicePort: number | undefined;
+  state: string;
 }
 
 type Keys = Record<(typeof PLANS)[number], string>;
@@ -41,6 +41,7 @@ function parseOptions(): Options {
       checkpoint: { type: "string" },
       port: { type: "string" },
       "service-port": { type: "string" },
+      state: { type: "string", default: join(ROOT, ".fathom") },
       help: { type: "boolean", short: "h" },
     },
   });
@@ -52,6 +53,7 @@ function parseOptions(): Options {
     checkpoint: values.checkpoint,
     port: parsePort("--port", values.port),
     servicePort: parsePort("--service-port", values["service-port"]),
+    state: resolve(values.state),
   };
 }
 
@@ -64,14 +66,14 @@ function parsePort(option: string, text: string | undefined): number | undefined
 }
 
 /** The folder to serve: the given one, the shipped one, or the default model, fetched on first use. */
-async function findCheckpoint(given: string | undefined): Promise<string> {
+async function findCheckpoint(given: string | undefined, state: string): Promise<string> {
   if (given !== undefined) {
     if (!existsSync(join(given, "manifest.json"))) throw new Error(`there is no nested checkpoint in '${given}'`);
     return given;
   }
   const shipped = existsSync(SHIPPED) ? (await readdir(SHIPPED)).sort() : [];
   for (const name of shipped) if (existsSync(join(SHIPPED, name, "manifest.json"))) return join(SHIPPED, name);
-  const pulled = join(STATE, "models", DEFAULT_MODEL);
+  const pulled = join(state, "models", DEFAULT_MODEL);
   if (!existsSync(join(pulled, "manifest.json"))) {
     console.log(`Fetching ${DEFAULT_MODEL} (once, about 95 MB) …`);
     await pullModel(DEFAULT_MODEL, pulled, { weights: "int4" });
@@ -91,14 +93,14 @@ async function createKey(edge: string, adminSecret: string, plan: string): Promi
 }
 
 /** Readers see the whole file or none: it is renamed into place once everything answers. */
-async function writeDemoFile(demo: { edge: string; service: string; keys: Keys }): Promise<void> {
-  await writeFile(`${DEMO_FILE}.tmp`, `${JSON.stringify(demo, null, 2)}\n`, { mode: 0o600 });
-  await rename(`${DEMO_FILE}.tmp`, DEMO_FILE);
+async function writeDemoFile(path: string, demo: { edge: string; service: string; keys: Keys }): Promise<void> {
+  await writeFile(`${path}.tmp`, `${JSON.stringify(demo, null, 2)}\n`, { mode: 0o600 });
+  await rename(`${path}.tmp`, path);
 }
 
-function announce(edge: string, service: string, keys: Keys): void {
+function announce(demoFile: string, edge: string, service: string, keys: Keys): void {
   const body = `{"model": "fathom", "messages": [{"role": "user", "content": "Name three rivers."}], "max_tokens": 48}`;
-  console.log(`\nEdge router   ${edge}\nGPU service   ${service}\nKeys and URLs ${DEMO_FILE}\n`);
+  console.log(`\nEdge router   ${edge}\nGPU service   ${service}\nKeys and URLs ${demoFile}\n`);
   for (const plan of PLANS) {
     console.log(`# ${plan}\ncurl ${edge}/v1/chat/completions -H 'authorization: Bearer ${keys[plan]}' \\`);
     console.log(`  -H 'content-type: application/json' -d '${body}'\n`);
@@ -108,11 +110,12 @@ function announce(edge: string, service: string, keys: Keys): void {
 
 async function main(): Promise<void> {
   const options = parseOptions();
-  await mkdir(STATE, { recursive: true });
-  await rm(DEMO_FILE, { force: true });
+  const demoFile = join(options.state, "demo.json");
+  await mkdir(options.state, { recursive: true });
+  await rm(demoFile, { force: true });
   const servicePort = await choosePort("--service-port", options.servicePort, 8788);
   const edgePort = await choosePort("--port", options.port, servicePort === 8787 ? 8789 : 8787);
-  const checkpoint = await findCheckpoint(options.checkpoint);
+  const checkpoint = await findCheckpoint(options.checkpoint, options.state);
 
   const service = `http://127.0.0.1:${servicePort}`;
   const edge = `http://127.0.0.1:${edgePort}`;
@@ -123,7 +126,7 @@ async function main(): Promise<void> {
   let stopping: Promise<void> | undefined;
   const stopAll = () => {
     stopping ??= (async () => {
-      await rm(DEMO_FILE, { force: true });
+      await rm(demoFile, { force: true });
       await Promise.all(children.map((child) => child.stop()));
     })();
     return stopping;
@@ -143,17 +146,24 @@ async function main(): Promise<void> {
     children.push(serviceChild);
     await waitUntilReady(serviceChild, `${service}/readyz`, 120_000);
     console.log("Starting the edge router …");
-    const edgeChild = startChild("edge router", edgeCommand(edgePort, service), {
+    const edgeChild = startChild("edge router", edgeCommand(edgePort, service, options.state), {
       cwd: join(ROOT, "edge"),
-      env: { SERVICE_SECRET: serviceSecret, ADMIN_SECRET: adminSecret },
+      env: {
+        SERVICE_SECRET: serviceSecret,
+        ADMIN_SECRET: adminSecret,
+        // wrangler takes the secrets that wrangler.jsonc names from the environment, asks nothing and reports nothing.
+        CLOUDFLARE_INCLUDE_PROCESS_ENV: "true",
+        CI: "true",
+        WRANGLER_SEND_METRICS: "false",
+      },
     });
     children.push(edgeChild);
     await waitUntilReady(edgeChild, `${edge}/healthz`, 120_000);
     const keys = Object.fromEntries(
       await Promise.all(PLANS.map(async (plan) => [plan, await createKey(edge, adminSecret, plan)])),
     ) as Keys;
-    await writeDemoFile({ edge, service, keys });
-    announce(edge, service, keys);
+    await writeDemoFile(demoFile, { edge, service, keys });
+    announce(demoFile, edge, service, keys);
     const [child, how] = await Promise.race(children.map(async (c) => [c, await c.exited] as const));
     if (!stopping) throw new Error(`the ${child.name} ended with ${how}:\n${child.tail()}`);
     await stopping;
@@ -169,16 +179,11 @@ function serviceCommand(checkpoint: string, port: number): string[] {
   return [process.execPath, main, "serve", checkpoint, "--host", "127.0.0.1", "--port", String(port)];
 }
 
-function edgeCommand(port: number, service: string): string[] {
-  return [
-    process.execPath,
-    join(ROOT, "node_modules/wrangler/bin/wrangler.js"),
-    "dev",
-    "--port",
-    String(port),
-    "--var",
-    `UPSTREAMS:${service}`,
-  ];
+function edgeCommand(port: number, service: string, stateFolder: string): string[] {
+  const wrangler = join(ROOT, "node_modules/wrangler/bin/wrangler.js");
+  const state = join(stateFolder, "edge");
+  const address = ["--ip", "127.0.0.1", "--port", String(port), "--inspector-port", "0"];
+  return [process.execPath, wrangler, "dev", ...address, "--persist-to", state, "--var", `UPSTREAMS:${service}`];
 }
 
 try {

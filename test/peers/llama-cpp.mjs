@@ -5,7 +5,10 @@ import { getLlama, LlamaLogLevel } from "node-llama-cpp";
 const [modelPath, threads] = process.argv.slice(2);
 const llama = await getLlama({ gpu: false, build: "never", logLevel: LlamaLogLevel.error });
 const model = await llama.loadModel({ modelPath });
-const context = await model.createContext({ contextSize: 2048, threads: { ideal: Number(threads), min: Number(threads) } });
+const context = await model.createContext({
+  contextSize: 2048,
+  threads: { ideal: Number(threads), min: Number(threads) },
+});
 const sequence = context.getSequence();
 for await (const line of createInterface({ input: process.stdin })) {
   const { prompt, tokens } = JSON.parse(line);
