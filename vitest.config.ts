@@ -1,4 +1,5 @@
 import { defineConfig } from "vitest/config";
+import { reporters } from "./vitest.reporters.ts";
 
 const exclude = ["**/node_modules/**", "test/real-model/**", "test/peers/**"];
 
@@ -15,5 +16,8 @@ const onNode = (name: string, concurrent = true) => ({
 
 // The edge brings a config of its own: its tests run inside workerd.
 export default defineConfig({
-  test: { projects: [onNode("shared"), onNode("gpu-service"), onNode("test", false), "edge/vitest.config.ts"] },
+  test: {
+    reporters,
+    projects: [onNode("shared"), onNode("gpu-service"), onNode("test", false), "edge/vitest.config.ts"],
+  },
 });

@@ -76,7 +76,13 @@ async function serve(dir: string, options: ServeOptions): Promise<void> {
     logger.info({ event: "ready", url: server.url, model: model.manifest.name, exits, provider, threads }, "ready");
     process.stdout.write(`Fathom serves ${model.manifest.name} at ${server.url} (exits ${exits.join(", ")})\n`);
   }
-  logger.info({ event: "draining", signal: await signal }, "draining");
+  const died = (model?.engine.died ?? new Promise<Error>(() => {})).then((err) => {
+    // A service without an engine should be replaced, not drained of requests that it cannot answer.
+    logger.fatal({ event: "engine died", err }, "the engine died");
+    process.exitCode = 1;
+    return "engine died";
+  });
+  logger.info({ event: "draining", signal: await Promise.race([signal, died]) }, "draining");
   // From here on a second signal ends the process at once, as without a handler.
   const cut = await service.drain(options.drainTimeout * 1000);
   await server.close(FLUSH_MS);

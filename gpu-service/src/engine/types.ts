@@ -61,6 +61,8 @@ export interface EngineInfo {
  */
 export interface Engine {
   readonly info: EngineInfo;
+  /** Resolves with the reason when the engine dies by itself; it serves nothing after that. */
+  readonly died: Promise<Error>;
   /**
    * Starts a request. The iterable yields tokens as they are decided and ends after `finished`; leaving the loop early or
    * aborting the signal cancels the request and frees its row.

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { Worker } from "node:worker_threads";
-import { ApiError, fullDepth, requireExit } from "@fathom/shared";
+import { ApiError, requireExit } from "@fathom/shared";
 import { EventQueue } from "./event-queue.ts";
 import type { HostMessage, WorkerMessage, WorkerOptions } from "./protocol.ts";
 import type { Engine, EngineEvent, EngineInfo, EngineLoad, EngineRequest } from "./types.ts";
@@ -10,6 +10,8 @@ type ProbeResult = { depth: number; logits: Float32Array }[];
 /** The host's side of the engine: checks requests, passes them to the worker thread and hands its events out. */
 export class WorkerEngine implements Engine {
   readonly info: EngineInfo;
+  readonly died: Promise<Error>;
+  readonly #died = Promise.withResolvers<Error>();
   readonly #worker: Worker;
   readonly #capacity: number;
   readonly #maxConcurrent: number;
@@ -20,6 +22,7 @@ export class WorkerEngine implements Engine {
   private constructor(worker: Worker, info: EngineInfo, maxConcurrent: number, maxWaiting: number) {
     this.#worker = worker;
     this.info = info;
+    this.died = this.#died.promise;
     this.#maxConcurrent = maxConcurrent;
     this.#capacity = maxConcurrent + maxWaiting;
     worker.on("message", (message: WorkerMessage) => this.#receive(message));
@@ -145,13 +148,9 @@ export class WorkerEngine implements Engine {
 
   #die(error: Error): void {
     if (this.#state === "dead") return;
+    if (this.#state === "running") this.#died.resolve(error);
     this.#state = "dead";
     const apiError = new ApiError("internal_error", "the engine has stopped", { cause: error });
     for (const id of [...this.#streams.keys(), ...this.#probes.keys()]) this.#fail(id, apiError);
-  }
-
-  /** The deepest exit that is served. */
-  get fullDepth(): number {
-    return fullDepth(this.info.exits);
   }
 }

@@ -19,6 +19,7 @@ export interface Script {
  */
 export class ScriptedEngine implements Engine {
   readonly info: EngineInfo;
+  readonly died = new Promise<Error>(() => {});
   readonly requests: EngineRequest[] = [];
   /** Requests that were cancelled before their script ended. */
   cancelled = 0;

@@ -1,0 +1,27 @@
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+// Runs the parity suite on the WebGPU execution provider: on a GPU's Vulkan driver, or on the SwiftShader that Debian's
+// chromium ships. Prints why when there is neither.
+const SWIFTSHADER = "/usr/lib/chromium/vk_swiftshader_icd.json";
+const ROOT = fileURLToPath(new URL("../../", import.meta.url));
+
+const drivers = process.env.VK_ICD_FILENAMES ?? (existsSync(SWIFTSHADER) ? SWIFTSHADER : undefined);
+if (drivers === undefined) {
+  console.log(
+    "skipped: WebGPU needs a Vulkan driver (set VK_ICD_FILENAMES, or install Debian's chromium for SwiftShader)",
+  );
+  process.exit(0);
+}
+const env = {
+  ...process.env,
+  VK_ICD_FILENAMES: drivers,
+  XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR ?? mkdtempSync(join(tmpdir(), "fathom-xdg-")),
+  FATHOM_TEST_PROVIDER: "webgpu",
+};
+const vitest = join(ROOT, "node_modules/vitest/vitest.mjs");
+const args = [vitest, "run", "--project", "gpu-service", "gpu-service/src/engine/parity.test.ts"];
+process.exit(spawnSync(process.execPath, args, { cwd: ROOT, env, stdio: "inherit" }).status ?? 1);
