@@ -1,5 +1,5 @@
 import { stat } from "node:fs/promises";
-import { basename } from "node:path";
+import { basename, resolve } from "node:path";
 import { ExitSet, fullDepth, type Manifest, tensorShapes, type WeightFormat } from "@fathom/shared";
 import { CheckpointError } from "./checkpoint-error.ts";
 import { CheckpointWriter } from "./checkpoint-writer.ts";
@@ -94,7 +94,7 @@ function provenance(model: ModelSource, source: string, options: ImportOptions):
   const { license } = model;
   return {
     // The base name only: a checkpoint that is passed on should not tell where its maker keeps files.
-    source: options.source ?? basename(source),
+    source: options.source ?? basename(resolve(source)),
     created: new Date().toISOString(),
     ...(license === undefined ? {} : { license }),
   };

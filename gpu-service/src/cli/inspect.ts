@@ -57,9 +57,9 @@ function toText(report: Report): string {
     ["vocabulary", `${a.vocab_size} tokens, ${report.tokenizer.file ?? "no tokenizer"}`],
     ["context", `${a.context_length} tokens`],
     ["weights", `layers ${q.layers}, embedding ${q.embedding}, head ${a.tied ? "tied" : q.head}`],
-    ["source", provenance.source],
-    ["licence", provenance.license ?? "not stated"],
-    ["created", provenance.created],
+    ["source", printable(provenance.source)],
+    ["licence", printable(provenance.license ?? "not stated")],
+    ["created", printable(provenance.created)],
     ["files", `${report.files.count}, ${megabytes(report.files.bytes)} MB`],
     ["verified", report.verification === "sha256" ? "every file has the right SHA-256" : "sizes only"],
   ];
@@ -73,4 +73,9 @@ function toText(report: Report): string {
 
 function megabytes(bytes: number): string {
   return (bytes / 1e6).toFixed(1);
+}
+
+/** A manifest may come from anywhere: its texts must not steer the terminal. */
+function printable(text: string): string {
+  return text.replace(/\p{Cc}/gu, " ");
 }

@@ -28,7 +28,8 @@ export function registerPullCommand(program: Command): void {
       "after",
       `
 An interrupted download goes on where it stopped when the same command runs again.
-Variables: HF_TOKEN for private models, HF_ENDPOINT for a mirror of the hub.
+Variables: HF_TOKEN for private models, HF_ENDPOINT for a mirror of the hub, NODE_USE_ENV_PROXY=1 to use the proxy
+that HTTPS_PROXY names.
 
 Example:
   $ fathom pull smollm2-135m --out models/smollm2-135m

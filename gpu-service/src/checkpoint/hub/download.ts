@@ -3,7 +3,7 @@ import { mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { CheckpointError, isErrno } from "../checkpoint-error.ts";
-import { type HubFile, type HubModel, type HubOptions, HubUnreachableError, streamFile } from "./hub-client.ts";
+import { HubError, type HubFile, type HubModel, type HubOptions, streamFile } from "./hub-client.ts";
 
 const MAX_FAILURES = 5;
 
@@ -17,7 +17,7 @@ export interface DownloadOptions extends HubOptions {
 /**
  * Downloads a file into `dir` and returns its path. Bytes that an earlier run left in `….part` are kept; a broken connection
  * is taken up again where it broke. The file gets its name only once its checksum is right.
- * @throws CheckpointError when the checksum differs; HubUnreachableError after several failures in a row without progress.
+ * @throws CheckpointError when the checksum differs; HubError after several failures in a row without progress.
  */
 export async function downloadHubFile(
   model: HubModel,
@@ -39,7 +39,7 @@ export async function downloadHubFile(
       await append(model, file, part, before, options);
       break;
     } catch (error) {
-      if (!(error instanceof HubUnreachableError)) throw error;
+      if (!(error instanceof HubError && error.retryable)) throw error;
       failures = (await sizeOf(part)) > before ? 0 : failures + 1;
       if (failures >= MAX_FAILURES) throw error;
       const pause = (options.retryDelayMs ?? 1000) * 2 ** failures;
@@ -74,7 +74,7 @@ async function append(model: HubModel, file: HubFile, part: string, from: number
   } finally {
     await output.close();
   }
-  if (size < file.bytes) throw new HubUnreachableError(file.path, "the connection ended early");
+  if (size < file.bytes) throw new HubError(file.path, "the connection ended early", { retryable: true });
 }
 
 async function checksumOf(path: string, file: HubFile): Promise<string> {

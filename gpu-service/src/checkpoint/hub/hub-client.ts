@@ -27,10 +27,18 @@ export interface HubModel {
   files: HubFile[];
 }
 
-/** The hub did not answer, or not as the hub does. */
-export class HubUnreachableError extends CheckpointError {}
+/** The hub does not give the model. */
+export class HubError extends CheckpointError {
+  /** The next attempt may succeed: the hub did not answer, or not as the hub does. */
+  readonly retryable: boolean;
 
-/** Looks a model up. @throws HubUnreachableError; CheckpointError when there is no such model or it asks for a token. */
+  constructor(file: string, reason: string, options: { retryable: boolean; cause?: unknown }) {
+    super(file, reason, options);
+    this.retryable = options.retryable;
+  }
+}
+
+/** Looks a model up. @throws HubError when the hub does not answer, has no such model or asks for a token. */
 export async function findModel(repo: string, revision: string | undefined, options: HubOptions): Promise<HubModel> {
   const common = connection(options, ANSWER_TIMEOUT_MS);
   try {
@@ -55,7 +63,7 @@ export async function findModel(repo: string, revision: string | undefined, opti
 
 /**
  * Streams a file from byte `from` on.
- * @throws HubUnreachableError when the connection fails, also while the stream is read.
+ * @throws HubError when the connection fails, also while the stream is read.
  */
 export async function* streamFile(
   model: HubModel,
@@ -81,7 +89,7 @@ export async function* streamFile(
 }
 
 function connection(options: HubOptions, timeoutMs?: number) {
-  const hubUrl = (options.hubUrl ?? process.env.HF_ENDPOINT ?? "https://huggingface.co").replace(/\/+$/, "");
+  const hubUrl = (options.hubUrl || process.env.HF_ENDPOINT || "https://huggingface.co").replace(/\/+$/, "");
   const accessToken = options.accessToken ?? process.env.HF_TOKEN;
   const guarded: typeof fetch = async (input, init) => {
     const signals = [options.signal, timeoutMs === undefined ? undefined : AbortSignal.timeout(timeoutMs)];
@@ -101,14 +109,16 @@ function translate(error: unknown, repo: string, hubUrl: string, signal: AbortSi
   if (error instanceof CheckpointError) return error;
   if (error instanceof HubApiError) {
     const { statusCode } = error;
-    if (statusCode === 404) return new CheckpointError(repo, `there is no such model on ${hubUrl}`, { cause: error });
+    if (statusCode === 404) {
+      return new HubError(repo, `there is no such model on ${hubUrl}`, { retryable: false, cause: error });
+    }
     if (statusCode === 401 || statusCode === 403) {
       const reason = `does not exist on ${hubUrl} or asks for a token: set HF_TOKEN`;
-      return new CheckpointError(repo, reason, { cause: error });
+      return new HubError(repo, reason, { retryable: false, cause: error });
     }
-    return new HubUnreachableError(repo, `${hubUrl} answers with status ${statusCode}`, { cause: error });
+    return new HubError(repo, `${hubUrl} answers with status ${statusCode}`, { retryable: true, cause: error });
   }
   const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
   const reason = cause instanceof Error ? cause.message : String(cause);
-  return new HubUnreachableError(repo, `${hubUrl} cannot be reached (${reason})`, { cause: error });
+  return new HubError(repo, `${hubUrl} cannot be reached (${reason})`, { retryable: true, cause: error });
 }
