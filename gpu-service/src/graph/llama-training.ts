@@ -23,10 +23,9 @@ export const TRAINING_LAYER = { ...ROPE_INPUTS, hidden: "hidden", hiddenOut: "hi
  * Names of the training head's values. R rows of the residual stream, taken at any exits, go through the shared norm and head.
  *
  * inputs: `rows` float32 [R, H]; `norm` [H]; `head` [V, H]; `labels` int64 [R, 1]; `loss_weight` float32 [R, 1], the weight of
- * each row's cross-entropy in the loss; with a teacher also `teacher_rows`, `teacher_norm`, `teacher_head` and
- * `distill_weight` [R, 1], the weight of KL(teacher ‖ student).
- * outputs: `cross_entropy` [R, 1] and `predicted` int64 [R, 1]; with a teacher `kl` [R, 1]; the gradients of `rows`, and of
- * `norm` and `head` unless frozen.
+ * each row's cross-entropy in the loss; with a teacher also `teacher_rows` [T, H], `teacher_norm`, `teacher_head` and
+ * `distill_weight` [R, 1], the weight of KL(teacher ‖ student). R is a multiple of T: row r learns from teacher row r mod T.
+ * outputs: `cross_entropy` [R, 1] and `predicted` int64 [R, 1]; with a teacher `kl` [R, 1]; the gradients asked for.
  */
 export const TRAINING_HEAD = {
   rows: "rows",
@@ -67,45 +66,64 @@ export function buildTrainingLayer(a: Architecture, trainable: boolean): Partiti
   return partition(b.graph(), forwardNodes);
 }
 
+export interface TrainingHeadOptions {
+  /** The inputs that get a gradient; none makes a graph that only measures, without `loss_weight`. */
+  gradients: readonly ("rows" | "norm" | "head")[];
+  teacher: boolean;
+}
+
 /** Final norm, head, losses and their gradients in one graph: the logits live only inside it. */
-export function buildTrainingHead(a: Architecture, options: { trainable: boolean; teacher: boolean }): Graph {
+export function buildTrainingHead(a: Architecture, options: TrainingHeadOptions): Graph {
   const b = new GraphBuilder("training head");
   const names = TRAINING_HEAD;
   b.input(names.rows, "float32", ["R", a.hidden_size]);
   b.input(names.norm, "float32", [a.hidden_size]);
   b.input(names.head, "float32", [a.vocab_size, a.hidden_size]);
   b.input(names.labels, "int64", ["R", 1]);
-  b.input(names.lossWeight, "float32", ["R", 1]);
   const logits = headLogits(b, a, names.rows, names.norm, names.head);
   const logProbabilities = b.node("LogSoftmax", [logits], { attributes: { axis: -1 } });
-  const probabilities = b.node("Exp", [logProbabilities]);
   const picked = b.node("GatherElements", [logProbabilities, names.labels], { attributes: { axis: 1 } });
   b.output(b.node("Neg", [picked], { as: names.crossEntropy }), "float32", ["R", 1]);
   b.output(b.node("ArgMax", [logits], { attributes: { axis: 1 }, as: names.predicted }), "int64", ["R", 1]);
+  const teacher = options.teacher ? emitTeacher(b, a, logProbabilities) : undefined;
+  if (options.gradients.length === 0) return b.graph();
 
   // ∂(w·CE)/∂logits = w·(p − onehot); ∂(v·KL(q ‖ p))/∂logits = v·(p − q).
-  let weight: string = names.lossWeight;
-  let teacherTerm: string | undefined;
-  if (options.teacher) {
-    b.input(names.teacherRows, "float32", ["R", a.hidden_size]);
-    b.input(names.teacherNorm, "float32", [a.hidden_size]);
-    b.input(names.teacherHead, "float32", [a.vocab_size, a.hidden_size]);
-    b.input(names.distillWeight, "float32", ["R", 1]);
-    const teacherLogits = headLogits(b, a, names.teacherRows, names.teacherNorm, names.teacherHead);
-    const teacherLog = b.node("LogSoftmax", [teacherLogits], { attributes: { axis: -1 } });
-    const teacher = b.node("Exp", [teacherLog]);
-    const terms = b.node("Mul", [teacher, b.node("Sub", [teacherLog, logProbabilities])]);
-    b.output(b.node("ReduceSum", [terms, b.int64s([1])], { as: names.kl }), "float32", ["R", 1]);
-    weight = b.node("Add", [names.lossWeight, names.distillWeight]);
-    teacherTerm = b.node("Mul", [teacher, names.distillWeight]);
-  }
+  b.input(names.lossWeight, "float32", ["R", 1]);
+  const probabilities = b.node("Exp", [logProbabilities]);
+  const weight = teacher ? b.node("Add", [names.lossWeight, names.distillWeight]) : names.lossWeight;
   const weighted = b.node("Mul", [probabilities, weight]);
   const towardsLabel = b.node("ScatterElements", [weighted, names.labels, b.node("Neg", [names.lossWeight])], {
     attributes: { axis: 1, reduction: "add" },
   });
-  const seed = teacherTerm === undefined ? towardsLabel : b.node("Sub", [towardsLabel, teacherTerm]);
-  emitGradients(b, new Map([[logits, seed]]), [names.rows, ...(options.trainable ? [names.norm, names.head] : [])]);
+  const seed = teacher ? b.node("Sub", [towardsLabel, teacher.pull]) : towardsLabel;
+  emitGradients(b, new Map([[logits, seed]]), options.gradients);
   return b.graph();
+}
+
+/** Emits `kl`; `pull` [R, V] is the teacher's probabilities times the rows' distillation weights. */
+function emitTeacher(b: GraphBuilder, a: Architecture, logProbabilities: string): { pull: string } {
+  const names = TRAINING_HEAD;
+  b.input(names.teacherRows, "float32", ["T", a.hidden_size]);
+  b.input(names.teacherNorm, "float32", [a.hidden_size]);
+  b.input(names.teacherHead, "float32", [a.vocab_size, a.hidden_size]);
+  b.input(names.distillWeight, "float32", ["R", 1]);
+  const logits = headLogits(b, a, names.teacherRows, names.teacherNorm, names.teacherHead);
+  const log = b.node("LogSoftmax", [logits], { attributes: { axis: -1 } });
+  const probabilities = b.node("Exp", [log]);
+  // [R, x] as [R/T, T, x], so that the teacher's rows broadcast over the exits.
+  const count = b.node("Shape", [log], { attributes: { end: 1 } });
+  const perExit = (value: string) => {
+    const shape = b.node("Concat", [b.int64s([-1]), count, lastDim(b, value)], { attributes: { axis: 0 } });
+    return b.node("Reshape", [value, shape]);
+  };
+  const flat = (value: string, as?: string) => {
+    const shape = b.node("Concat", [b.int64s([-1]), lastDim(b, value)], { attributes: { axis: 0 } });
+    return b.node("Reshape", [value, shape], as === undefined ? {} : { as });
+  };
+  const terms = b.node("Mul", [probabilities, b.node("Sub", [log, perExit(logProbabilities)])]);
+  b.output(flat(b.node("ReduceSum", [terms, b.int64s([-1])]), names.kl), "float32", ["R", 1]);
+  return { pull: flat(b.node("Mul", [probabilities, perExit(names.distillWeight)])) };
 }
 
 function headLogits(b: GraphBuilder, a: Architecture, rows: string, norm: string, head: string): string {

@@ -62,7 +62,7 @@ export async function trainingReference(
     tokens: Int32Array.from(input.batch.input_ids.flat()),
     labels: Int32Array.from(input.batch.labels.flat()),
   };
-  const backprop = await Backprop.create(a, { threads: 2 });
+  const backprop = new Backprop(a, { threads: 2 });
   try {
     const count = exits.length;
     const lite = exits.map((_, i) => i + 1);
