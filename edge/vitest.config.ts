@@ -24,6 +24,9 @@ export default defineConfig({
   test: {
     name: "edge",
     include: ["src/**/*.test.ts"],
+    testTimeout: 60_000,
+    // One worker for all files, as in life: tests keep apart by tenants and services of their own.
+    isolate: false,
     globalSetup: ["./testing/global-setup.ts"],
   },
 });

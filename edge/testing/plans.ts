@@ -8,6 +8,8 @@ export const TEST_PLANS = {
   "two-a-minute": { ...generous, requests_per_minute: 2 },
   "one-at-once": { ...generous, concurrency: 1 },
   /** Covers a few answers of ten tokens: one layer-token costs one micro-USD. */
-  poor: { ...generous, price_nano_usd_per_layer_token: 1000, monthly_budget_micro_usd: 20_000 },
+  poor: { ...generous, price_nano_usd_per_layer_token: 1000, monthly_budget_micro_usd: 2000 },
+  /** One layer-token costs one micro-USD, and there are plenty. */
+  exact: { ...generous, price_nano_usd_per_layer_token: 1000 },
   terse: { ...generous, max_tokens: 3 },
 };

@@ -12,12 +12,13 @@ import { findKeyHolder } from "./key-store.ts";
  */
 export function requireApiKey(plans: Plans) {
   return createMiddleware<AppEnv>(async (c, next) => {
-    const holder = await findKeyHolder(c.env.KEYS, bearerToken(c.req.header("authorization")));
+    const token = bearerToken(c.req.header("authorization"));
+    const holder = await c.var.timing.measure("auth", () => findKeyHolder(c.env.KEYS, token));
     if (!holder) throw new ApiError("invalid_api_key", "The API key is wrong.");
     const plan = plans.get(holder.plan);
     if (!plan) throw new ApiError("permission_denied", `The plan '${holder.plan}' of this key is no longer offered.`);
     c.set("customer", { tenant: holder.tenant, planName: holder.plan, plan });
-    c.get("log").add({ tenant: holder.tenant, plan: holder.plan });
+    c.var.log.add({ tenant: holder.tenant, plan: holder.plan });
     await next();
   });
 }

@@ -39,9 +39,15 @@ export async function readyServices(env: Env): Promise<Candidate[]> {
     .sort((a, b) => a.load - b.load);
 }
 
-/** Counts a request that was just sent, so that the next ones see it before the next probe does. */
-export function countStarted({ load }: ReadyService): void {
+/**
+ * Counts a request that is about to be sent, so that the next ones see it before the next probe does.
+ * @returns to be called when the request is over
+ */
+export function countStarted({ load }: ReadyService): () => void {
   load.waiting++;
+  return () => {
+    load.waiting--;
+  };
 }
 
 function loadOf({ load }: ReadyService, capacity: number): number {
@@ -50,15 +56,22 @@ function loadOf({ load }: ReadyService, capacity: number): number {
 
 async function look(env: Env, upstreams: readonly string[]): Promise<{ services: ServiceState[]; stale: boolean }> {
   const key = upstreams.join(",");
-  const mine = held?.key === key ? held : undefined;
-  if (mine && Date.now() - mine.takenAt < LOAD_MAX_AGE_MS) return { services: mine.services, stale: false };
+  const fresh = freshView(key);
+  if (fresh) return { services: fresh.services, stale: false };
   let snapshot: FleetSnapshot;
   try {
     snapshot = await env.FLEET.getByName(POOL).snapshot(upstreams);
   } catch (error) {
     console.error(JSON.stringify({ fleet: "unreachable", error: String(error) }));
-    return { services: mine?.services ?? [], stale: true };
+    return { services: held?.key === key ? held.services : [], stale: true };
   }
+  // Another request may have been faster, and may have counted itself in its view.
+  const faster = freshView(key);
+  if (faster) return { services: faster.services, stale: false };
   held = { key, takenAt: Date.now() - snapshot.ageMs, services: snapshot.services };
   return { services: held.services, stale: false };
+}
+
+function freshView(key: string): Held | undefined {
+  return held?.key === key && Date.now() - held.takenAt < LOAD_MAX_AGE_MS ? held : undefined;
 }

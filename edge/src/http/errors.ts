@@ -12,7 +12,7 @@ export function toApiError(error: unknown): ApiError {
 /** Answers with an error, OpenAI-shaped, with the headers that belong to its code. Failures of ours go to the log. */
 export function respondWithError(c: Context<AppEnv>, error: ApiError): Response {
   c.get("log").add({ error: error.code });
-  if (error.status >= 500) {
+  if (error.status >= 500 && error.cause !== undefined) {
     const { requestId } = c.var;
     console.error(JSON.stringify({ requestId, error: error.code, cause: describe(error.cause) }));
   }

@@ -10,6 +10,7 @@ export class RequestEnd {
   readonly #deadline = new AbortController();
   readonly #abandoned = new AbortController();
   readonly #timer: ReturnType<typeof setTimeout>;
+  #cleanUp: (() => void) | undefined;
 
   constructor(client: AbortSignal, timeoutMs: number) {
     this.client = client;
@@ -27,9 +28,16 @@ export class RequestEnd {
     this.#abandoned.abort();
   }
 
+  /** Sets what is to be done once nothing is going on any more. */
+  finallyDo(cleanUp: () => void): void {
+    this.#cleanUp = cleanUp;
+  }
+
   /** Nothing is going on any more: the clock may stop. */
   close(): void {
     clearTimeout(this.#timer);
+    this.#cleanUp?.();
+    this.#cleanUp = undefined;
   }
 
   /** What the client is told when the request ended with `error`. */

@@ -1,9 +1,11 @@
+import { ApiError } from "@fathom/shared";
 import type { Context } from "hono";
 import type { AppEnv } from "../app-env.ts";
 import { servicesFor } from "../fleet/choose-service.ts";
-import { type Candidate, readyServices } from "../fleet/pool-view.ts";
+import { type Candidate, countStarted, readyServices } from "../fleet/pool-view.ts";
 import { setRateHeaders } from "../http/rate-headers.ts";
 import { readJson } from "../http/read-json.ts";
+import type { RequestEnd } from "../http/request-end.ts";
 import { Lease } from "../ledger/lease.ts";
 import type { ReserveResult } from "../ledger/ledger.ts";
 import type { Offer } from "../ledger/offer.ts";
@@ -34,7 +36,11 @@ export interface Admitted {
  * Reads a request, decides its depth from plan, load, budget and wish, and reserves its worst case.
  * @throws ApiError for a request that cannot be served, a pool that is away, or a refusal by the ledger.
  */
-export async function admit<T extends GenerationRequest>(c: Context<AppEnv>, endpoint: Endpoint<T>): Promise<Admitted> {
+export async function admit<T extends GenerationRequest>(
+  c: Context<AppEnv>,
+  endpoint: Endpoint<T>,
+  end: RequestEnd,
+): Promise<Admitted> {
   const { log, timing, requestId, customer } = c.var;
   const { plan, planName, tenant } = customer;
   const request = await readJson(c, endpoint.schema);
@@ -42,6 +48,7 @@ export async function admit<T extends GenerationRequest>(c: Context<AppEnv>, end
 
   const candidates = servicesFor(await timing.measure("fleet", () => readyServices(c.env)), request.model);
   const [{ service, load }] = candidates;
+  end.finallyDo(countStarted(service));
   const { exits, context_length: contextLength } = service.model.fathom;
   const depths = exits.map(({ depth }) => depth);
   const offers = depthOffers({ planName, plan, exits: depths, load, wish: request.fathom });
@@ -53,24 +60,26 @@ export async function admit<T extends GenerationRequest>(c: Context<AppEnv>, end
   const worst = { promptTokens: prompt.atMost, maxTokens: limit.atMost, contextLength, price };
 
   const ledger = c.env.LEDGER.getByName(tenant);
-  const result = await timing.measure(
-    "ledger",
-    async (): Promise<ReserveResult> =>
-      await ledger.reserve({
-        id: requestId,
-        offers: priceOffers(offers, worst),
-        limits: {
-          requestsPerMinute: plan.requests_per_minute,
-          concurrency: plan.concurrency,
-          monthlyBudget: plan.monthly_budget_micro_usd,
-        },
-        leaseMs: settingsOf(c.env).requestTimeoutMs + LEASE_GRACE_MS,
-      }),
-  );
+  const lease = new Lease(ledger, requestId);
+  const reserve = async (): Promise<ReserveResult> =>
+    await ledger.reserve({
+      id: requestId,
+      offers: priceOffers(offers, worst),
+      limits: {
+        requestsPerMinute: plan.requests_per_minute,
+        concurrency: plan.concurrency,
+        monthlyBudget: plan.monthly_budget_micro_usd,
+      },
+      leaseMs: settingsOf(c.env).requestTimeoutMs + LEASE_GRACE_MS,
+    });
+  const result = await timing.measure("ledger", reserve).catch((cause: unknown) => {
+    // It may have been reserved all the same.
+    c.executionCtx.waitUntil(lease.release());
+    throw new ApiError("upstream_unavailable", "The account cannot be reached.", { retryAfter: 2, cause });
+  });
   setRateHeaders(c, result.rate);
   if ("refused" in result) throw refusalError(result, planName);
   const { granted: offer } = result;
   log.add({ depth: offer.depth, reason: offer.reason });
-  const lease = new Lease(ledger, requestId);
   return { request, path: endpoint.path, maxTokensField: field, candidates, prompt, limit, offer, lease };
 }

@@ -2,7 +2,6 @@ import { ApiError, FathomResponse, priceMicroUsd } from "@fathom/shared";
 import type { Context } from "hono";
 import { z } from "zod";
 import type { AppEnv } from "../app-env.ts";
-import { countStarted } from "../fleet/pool-view.ts";
 import type { RequestEnd } from "../http/request-end.ts";
 import { settingsOf } from "../settings.ts";
 import { callService } from "../upstream/call-service.ts";
@@ -58,7 +57,6 @@ async function send(c: Context<AppEnv>, admitted: Admitted, end: RequestEnd): Pr
     c.var.log.add({ service: service.url });
     return response;
   };
-  countStarted(candidates[0].service);
   try {
     return await call(limit.maxTokens);
   } catch (error) {

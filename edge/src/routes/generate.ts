@@ -10,7 +10,7 @@ import type { Endpoint, GenerationRequest } from "./endpoint.ts";
 export function generate<T extends GenerationRequest>(endpoint: Endpoint<T>) {
   return async (c: Context<AppEnv>): Promise<Response> => {
     const end = new RequestEnd(c.var.client, settingsOf(c.env).requestTimeoutMs);
-    const run = async (): Promise<Response> => await answer(c, await admit(c, endpoint), end);
+    const run = async (): Promise<Response> => await answer(c, await admit(c, endpoint, end), end);
     const response = run().catch((error: unknown) => {
       end.close();
       throw end.explain(error);

@@ -22,6 +22,9 @@ export interface RelayOptions {
   onEnd: (end: StreamEnd) => Promise<void>;
 }
 
+/** How long a client that does not read is given to take the last words, milliseconds. */
+const PARTING_MS = 1000;
+
 const encoder = new TextEncoder();
 
 /**
@@ -38,7 +41,7 @@ async function pump(options: RelayOptions, writer: WritableStreamDefaultWriter<U
   const { source, client, deadline, abandon, onEnd } = options;
   const reader = source.getReader();
   const framer = new SseFramer();
-  let gone = client.aborted;
+  let gone = false;
   let layersDelivered = 0;
   let layerTokens: number | undefined;
   let failed = false;
@@ -51,6 +54,7 @@ async function pump(options: RelayOptions, writer: WritableStreamDefaultWriter<U
   // A client that leaves while nothing is being written shows only here.
   writer.closed.catch(leave);
   client.addEventListener("abort", leave);
+  if (client.aborted) leave();
 
   const end = async (how: StreamEnd["how"]): Promise<void> => {
     if (settled) return;
@@ -72,32 +76,51 @@ async function pump(options: RelayOptions, writer: WritableStreamDefaultWriter<U
         if (layerTokens === undefined) throw new Error("the stream has no account");
         await end("complete");
       }
-      await writer.write(bytes);
+      // A client that does not read must not keep the account open.
+      await unless(deadline, writer.write(bytes));
       layersDelivered += metered.layers;
     }
     if (!settled && !failed) throw new Error("the stream ended before the answer did");
     await end("service");
     await writer.close();
   } catch (error) {
-    const how = gone || client.aborted ? "client" : deadline.aborted ? "timeout" : "service";
+    const how = gone ? "client" : deadline.aborted ? "timeout" : "service";
     if (how === "service") console.error(JSON.stringify({ stream: "broken", error: String(error) }));
     abandon();
     await end(how);
-    if (how !== "client") await sayError(writer, how);
+    if (how !== "client") await part(writer, how);
   } finally {
     client.removeEventListener("abort", leave);
   }
 }
 
-async function sayError(writer: WritableStreamDefaultWriter<Uint8Array>, how: "timeout" | "service"): Promise<void> {
+/** The result of `work`, unless the signal is aborted first. @throws the signal's reason. */
+async function unless(signal: AbortSignal, work: Promise<void>): Promise<void> {
+  const aborted = Promise.withResolvers<never>();
+  const abort = (): void => aborted.reject(signal.reason);
+  signal.addEventListener("abort", abort);
+  if (signal.aborted) abort();
+  try {
+    await Promise.race([work, aborted.promise]);
+  } finally {
+    signal.removeEventListener("abort", abort);
+    // Whichever came second has nobody waiting for it.
+    work.catch(() => undefined);
+    aborted.promise.catch(() => undefined);
+  }
+}
+
+/** Tells the client why there is no more, if it still listens. */
+async function part(writer: WritableStreamDefaultWriter<Uint8Array>, how: "timeout" | "service"): Promise<void> {
   const error =
     how === "timeout"
       ? new ApiError("timeout", "The answer took too long and was cut off.")
       : new ApiError("upstream_failed", "The GPU service broke off before the answer was complete.");
+  const told = writer.write(encoder.encode(`data: ${JSON.stringify(error.toBody())}\n\n`)).then(() => writer.close());
   try {
-    await writer.write(encoder.encode(`data: ${JSON.stringify(error.toBody())}\n\n`));
-    await writer.close();
+    await unless(AbortSignal.timeout(PARTING_MS), told);
   } catch {
-    // The client is gone too: there is nobody left to tell.
+    // Nobody is there to be told; the stream must still come to its end.
+    await writer.abort().catch(() => undefined);
   }
 }
