@@ -6,13 +6,17 @@ export const MODEL_ALIAS = "fathom";
 
 /**
  * The services that run a model, in the order in which to try them. Under the alias the first service decides which
- * checkpoint is meant; the others follow only if they have the same one, since depths differ between checkpoints.
+ * checkpoint is meant. The others follow only if they serve the same exits: the depth is chosen for all of them.
  * @throws ApiError `model_not_found` that says which models there are.
  */
 export function servicesFor(candidates: readonly Candidate[], name: string): [Candidate, ...Candidate[]] {
   const id = name === MODEL_ALIAS ? candidates[0]?.service.model.id : name;
   const [first, ...others] = candidates.filter(({ service }) => service.model.id === id);
-  if (first) return [first, ...others];
+  if (first) return [first, ...others.filter((other) => exitsOf(other) === exitsOf(first))];
   const known = [...new Set(candidates.map(({ service }) => `'${service.model.id}'`))].join(", ");
   throw new ApiError("model_not_found", `'model': there is no model '${name}'; there is ${known}`, { param: "model" });
+}
+
+function exitsOf({ service }: Candidate): string {
+  return service.model.fathom.exits.map(({ depth }) => depth).join();
 }

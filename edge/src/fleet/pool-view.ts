@@ -36,7 +36,7 @@ export async function readyServices(env: Env): Promise<Candidate[]> {
   }
   return candidates
     .map((service) => ({ service, load: stale ? 1 : loadOf(service, serviceCapacity) }))
-    .sort((a, b) => a.load - b.load);
+    .sort((a, b) => requestsAt(a.service) - requestsAt(b.service));
 }
 
 /**
@@ -50,8 +50,12 @@ export function countStarted({ load }: ReadyService): () => void {
   };
 }
 
-function loadOf({ load }: ReadyService, capacity: number): number {
-  return Math.min(1, (load.running + load.waiting) / capacity);
+function requestsAt({ load }: ReadyService): number {
+  return load.running + load.waiting;
+}
+
+function loadOf(service: ReadyService, capacity: number): number {
+  return Math.min(1, requestsAt(service) / capacity);
 }
 
 async function look(env: Env, upstreams: readonly string[]): Promise<{ services: ServiceState[]; stale: boolean }> {

@@ -24,7 +24,7 @@ test("a chat counts every part of every message, and room for the template", () 
       },
     ],
   });
-  expect(size).toEqual({ atMost: 6 + 4 + 4 + 2 + 4 + 2 * 16 + 256, about: 5 });
+  expect(size).toEqual({ atMost: 6 + 4 + 4 + 2 + 4 + 2 * 16 + 256, about: 5 + 2 * 4 });
 });
 
 test("an offer costs every token at its depth, rounded up to whole micro-USD", () => {

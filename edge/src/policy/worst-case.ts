@@ -6,8 +6,9 @@ import type { DepthOffer } from "./depth-policy.ts";
 const TOKENS_AROUND_MESSAGE = 16;
 const TOKENS_AROUND_CHAT = 256;
 
-/** UTF-8 bytes of a token, on average over texts: for an estimate, where the service did not get to say the count. */
-const BYTES_PER_TOKEN = 4;
+/** What is usual: for an estimate, where the service did not get to say the count. */
+const USUAL_BYTES_PER_TOKEN = 4;
+const USUAL_TOKENS_AROUND_MESSAGE = 4;
 
 const encoder = new TextEncoder();
 
@@ -27,7 +28,7 @@ export function chatPromptSize({ messages }: ChatCompletionRequest): PromptSize 
   }
   return {
     atMost: bytes + messages.length * TOKENS_AROUND_MESSAGE + TOKENS_AROUND_CHAT,
-    about: Math.ceil(bytes / BYTES_PER_TOKEN),
+    about: Math.ceil(bytes / USUAL_BYTES_PER_TOKEN) + messages.length * USUAL_TOKENS_AROUND_MESSAGE,
   };
 }
 
@@ -35,7 +36,7 @@ export function chatPromptSize({ messages }: ChatCompletionRequest): PromptSize 
 export function completionPromptSize({ prompt }: CompletionRequest): PromptSize {
   if (typeof prompt !== "string") return { atMost: prompt.length, about: prompt.length };
   const bytes = utf8Bytes(prompt);
-  return { atMost: bytes + TOKENS_AROUND_MESSAGE, about: Math.ceil(bytes / BYTES_PER_TOKEN) };
+  return { atMost: bytes + TOKENS_AROUND_MESSAGE, about: Math.ceil(bytes / USUAL_BYTES_PER_TOKEN) };
 }
 
 /** What a request may cost at most. */

@@ -14,9 +14,9 @@ import {
   type TestTenant,
 } from "../testing/edge.ts";
 
-/** On the plan "exact" one layer-token costs one micro-USD. The prompt's 17 bytes count as five tokens when estimated. */
+/** On the plan "exact" one layer-token costs one micro-USD. The prompt's 17 bytes and its message count as nine tokens when estimated. */
 const newExactTenant = () => newTenant("exact");
-const ESTIMATED_PROMPT = 5 * 30;
+const ESTIMATED_PROMPT = 9 * 30;
 
 const settled = (tenant: TestTenant) => eventually(tenant.usage, ({ inFlight }) => inFlight === 0);
 
