@@ -46,7 +46,7 @@ export interface StubRecord {
 /**
  * A GPU service's wire contract without a model: it verifies tokens, honours depth and limits, counts words as tokens, and
  * misbehaves as the request's `user` field says:
- * `status N`, `hang`, `page`, `no account`, `endless`, `break N`, `half event N`, `error event N`, `garbage N`, `silent N`.
+ * `status N`, `hang`, `page`, `half`, `no account`, `endless`, `break N`, `half event N`, `error event N`, `garbage N`, `silent N`.
  */
 export async function startGpuStub(): Promise<{ url: string; stop: () => Promise<void> }> {
   const services = new Map<string, Service>();
@@ -153,6 +153,11 @@ async function answer(question: StubQuestion, mischief: string, stream: boolean,
   if (what === "hang") return;
   if (what === "page") return sendText(response, "text/html", "<h1>It works!</h1>");
   if (what === "break" && !stream) return void response.socket?.destroy();
+  if (what === "half") {
+    const text = JSON.stringify(wholeAnswer(question));
+    response.writeHead(200, { "content-type": "application/json", "content-length": text.length });
+    return void response.write(text.slice(0, 50), () => response.socket?.destroy());
+  }
   if (!stream) {
     return sendJson(response, 200, what === "no account" ? { object: "chat.completion" } : wholeAnswer(question));
   }

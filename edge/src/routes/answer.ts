@@ -66,7 +66,9 @@ async function send(c: Context<AppEnv>, admitted: Admitted, end: RequestEnd): Pr
 }
 
 async function whole(c: Context<AppEnv>, admitted: Admitted, end: RequestEnd, response: Response): Promise<Response> {
-  const text = await response.text();
+  const text = await response.text().catch((cause: unknown) => {
+    throw new ApiError("upstream_failed", "The GPU service broke off before the answer was complete.", { cause });
+  });
   const account = AccountedAnswer.safeParse(parseJson(text));
   if (!account.success) {
     throw new ApiError("upstream_failed", "The GPU service failed.", { cause: "an answer without its account" });

@@ -15,6 +15,7 @@ describe("before the first byte, a failure is refused, costs nothing and is give
     ["status 401", 502, "upstream_failed", undefined],
     ["page", 502, "upstream_failed", undefined],
     ["no account", 502, "upstream_failed", undefined],
+    ["half", 502, "upstream_failed", undefined],
     ["break 0", 503, "upstream_unavailable", undefined],
   ])("%s", async (user, status, code, retryAfter) => {
     const tenant = await newTenant("two-a-minute");
