@@ -8,6 +8,7 @@ import { oneLine, outputClosed, reportError, watchOutput } from "./output.ts";
 import { registerProbeCommand } from "./probe.ts";
 import { registerPullCommand } from "./pull.ts";
 import { registerServeCommand } from "./serve.ts";
+import { registerTrainCommand } from "./train.ts";
 
 const { version } = createRequire(import.meta.url)("../../package.json") as { version: string };
 
@@ -24,6 +25,7 @@ registerInspectCommand(program);
 registerServeCommand(program);
 registerGenerateCommand(program);
 registerProbeCommand(program);
+registerTrainCommand(program);
 
 watchOutput();
 try {

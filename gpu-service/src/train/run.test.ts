@@ -1,0 +1,127 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { beforeAll, expect, test } from "vitest";
+import { openCheckpoint } from "../checkpoint/open-checkpoint.ts";
+import { temporaryFolder } from "../checkpoint/testing/temporary-folder.ts";
+import { parseConfig, type TrainConfig } from "./config.ts";
+import { loadParameters } from "./parameters.ts";
+import { randomStream } from "./random.ts";
+import { exportLastState, resumeRun, startRun } from "./run.ts";
+import { importTiny } from "./testing/tiny-model.ts";
+
+const root = temporaryFolder();
+const base = join(root, "base");
+const data = join(root, "data.jsonl");
+const never = new AbortController().signal;
+let exits: number[];
+
+beforeAll(async () => {
+  ({ exits } = await importTiny("untied", base));
+  const random = randomStream(7);
+  const tokens = (count: number) => Array.from({ length: count }, () => 3 + Math.floor(random() * 300));
+  const records = Array.from({ length: 60 }, (_, i) => ({
+    prompt_tokens: tokens(2 + (i % 5)),
+    completion_tokens: tokens(3 + (i % 7)),
+  }));
+  await writeFile(data, records.map((record) => JSON.stringify(record)).join("\n"));
+});
+
+function config(changes: Partial<TrainConfig> = {}): TrainConfig {
+  const settings = { base, data, method: "sortednet", exitsPerStep: 2, alwaysFull: true, batch: 4, maxSteps: 6 };
+  const rest = { distill: 0.5, teacher: "base", freeze: "embeddings,layers:0", learningRate: 1e-3, evalEvery: 3 };
+  return parseConfig({ ...settings, ...rest, accumulation: 2, ...changes }, "test");
+}
+
+async function metrics(folder: string): Promise<string> {
+  const lines = (await readFile(join(folder, "metrics.jsonl"), "utf8")).trim().split("\n");
+  return lines.map((line) => JSON.stringify({ ...JSON.parse(line), tokens_per_second: 0 })).join("\n");
+}
+
+/** Aborts once `steps` steps are done. */
+function stopAfter(steps: number) {
+  const controller = new AbortController();
+  const onStep = ({ step }: { step: number }) => {
+    if (step + 1 === steps) controller.abort();
+  };
+  return { signal: controller.signal, listener: { onStep } };
+}
+
+test("a run that was stopped twice goes on bit for bit", async () => {
+  const [whole, broken] = [join(root, "whole"), join(root, "broken")];
+  const result = await startRun(whole, config(), never);
+  expect(result.checkpoint).toBe(join(whole, "checkpoint"));
+  for (const steps of [2, 5]) {
+    const { signal, listener } = stopAfter(steps);
+    const stopped =
+      steps === 2 ? await startRun(broken, config(), signal, listener) : await resumeRun(broken, {}, signal, listener);
+    expect(stopped).toEqual({ step: steps, steps: 6, checkpoint: undefined });
+  }
+  await resumeRun(broken, {}, never);
+  expect(await metrics(broken)).toBe(await metrics(whole));
+  const weights = async (dir: string) => loadParameters(await openCheckpoint(join(dir, "checkpoint")));
+  expect(await weights(broken)).toEqual(await weights(whole));
+});
+
+test("the result is a whole checkpoint: frozen parts as they were, others trained", async () => {
+  const out = join(root, "frozen");
+  await startRun(out, config({ maxSteps: 2 }), never);
+  const before = await loadParameters(await openCheckpoint(base));
+  const checkpoint = await openCheckpoint(join(out, "checkpoint"));
+  const after = await loadParameters(checkpoint);
+  expect(checkpoint.manifest.exits).toEqual(exits);
+  for (const [name, values] of before) {
+    const fixed = name === "embed" || name.startsWith("layers.0.");
+    if (fixed) expect(after.get(name), name).toEqual(values);
+    else expect(after.get(name), name).not.toEqual(values);
+  }
+});
+
+test.each(["sft", "soft", "lite", "sortednet"] as const)("%s lowers the loss it trains on", async (method) => {
+  const out = join(root, method);
+  const settings = { method, maxSteps: 20, distill: 0, freeze: "", accumulation: 1, learningRate: 3e-3 };
+  await startRun(out, config({ ...settings, schedule: "constant", batch: 64 }), never);
+  const steps = (await metrics(out))
+    .split("\n")
+    .map((line) => JSON.parse(line))
+    .filter(({ type }) => type === "step");
+  const full = String(exits.at(-1));
+  const losses = steps.map(({ exits: byDepth }) => byDepth[full]?.loss).filter((loss) => loss !== undefined);
+  expect(losses.at(-1)).toBeLessThan(0.9 * losses[0]);
+});
+
+test("a state that a crash cut short is not taken, and the last good one is used", async () => {
+  const out = join(root, "crashed");
+  const { signal, listener } = stopAfter(2);
+  await startRun(out, config(), signal, listener);
+  await writeFile(join(out, "state.bin.partial"), "half a state");
+  await writeFile(join(out, "metrics.jsonl"), `${await readFile(join(out, "metrics.jsonl"), "utf8")}{"type":"st`);
+  const result = await resumeRun(out, {}, never);
+  expect(result.step).toBe(6);
+  expect(await metrics(out)).toBe(await metrics(join(root, "whole")));
+});
+
+test("a saved state can be exported before the run is done", async () => {
+  const out = join(root, "early");
+  const { signal, listener } = stopAfter(3);
+  await startRun(out, config(), signal, listener);
+  const { step, checkpoint } = await exportLastState(out);
+  expect(step).toBe(3);
+  expect((await openCheckpoint(checkpoint ?? "")).manifest.provenance.notes).toContain("for 3 steps");
+});
+
+test("what does not fit is refused by name", async () => {
+  const out = join(root, "refused");
+  const start = (changes: Partial<TrainConfig>) => startRun(out, config(changes), never);
+  await expect(start({ exits: [1, 99] })).rejects.toThrow("exits 1,99: the last one must be the full depth");
+  await expect(start({ freeze: "layers:7-9" })).rejects.toThrow("'layers:7-9': the layers are 0-");
+  await expect(start({ learningRate: 1e30 })).rejects.toThrow(/the loss is (NaN|.*Infinity)/);
+  await expect(start({})).rejects.toThrow("holds a training run; use --resume");
+  await expect(resumeRun(join(root, "nowhere"), {}, never)).rejects.toThrow("holds no training run to resume");
+  const manifest = join(base, "manifest.json");
+  const text = await readFile(manifest, "utf8");
+  await writeFile(manifest, `${text}\n`);
+  await expect(resumeRun(join(root, "whole"), {}, never)).rejects.toThrow("is not the base that the run");
+  await writeFile(manifest, text);
+  await writeFile(data, `${await readFile(data, "utf8")}\n`);
+  await expect(resumeRun(join(root, "whole"), {}, never)).rejects.toThrow("is not the data that the run");
+});

@@ -1,0 +1,216 @@
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import type { ExitSet } from "@fathom/shared";
+import { checkExits } from "../checkpoint/import-checkpoint.ts";
+import { type Checkpoint, MANIFEST_FILE, openCheckpoint } from "../checkpoint/open-checkpoint.ts";
+import { TextModel } from "../text/text-model.ts";
+import type { RESUMABLE, TrainConfig } from "./config.ts";
+import { type Dataset, loadDataset } from "./data/dataset.ts";
+import { describeEnvironment } from "./environment.ts";
+import { exportRun } from "./export-run.ts";
+import { loadParameters } from "./parameters.ts";
+import { RunFolder } from "./run-folder.ts";
+import { readState, writeState } from "./state-file.ts";
+import { TrainError } from "./train-error.ts";
+import { type HeldOutScore, type StepResult, Trainer } from "./trainer.ts";
+
+/** What a run tells while it goes on. */
+export interface TrainListener {
+  onData?: (data: { train: number; heldOut: number; truncated: number; dropped: number }) => void;
+  onStep?: (result: StepResult & { steps: number; tokensPerSecond: number }) => void;
+  onEvaluation?: (step: number, scores: readonly HeldOutScore[]) => void;
+  onSaved?: (step: number) => void;
+}
+
+export interface RunResult {
+  step: number;
+  steps: number;
+  /** The trained checkpoint's folder, once the run is complete. */
+  checkpoint: string | undefined;
+}
+
+/** Starts a run in a new folder. @throws TrainError or CheckpointError that says what to mend. */
+export async function startRun(
+  out: string,
+  config: TrainConfig,
+  signal: AbortSignal,
+  listener: TrainListener = {},
+): Promise<RunResult> {
+  const absolute = { ...config, base: resolve(config.base), data: resolve(config.data) };
+  const material = await loadMaterial(absolute);
+  const folder = new RunFolder(out);
+  const trainer = await newTrainer(absolute, material, undefined);
+  try {
+    await folder.create({ config: absolute, ...material.hashes, environment: await describeEnvironment() });
+    return await train(folder, trainer, absolute, material, signal, listener);
+  } finally {
+    await trainer.close();
+  }
+}
+
+export type ResumeSettings = Partial<Pick<TrainConfig, (typeof RESUMABLE)[number]>>;
+
+/**
+ * Goes on with the run in a folder from its last saved state, bit for bit as if it had not stopped.
+ * @param changes settings that may differ from the run's
+ * @throws TrainError when the base or the data are not the run's.
+ */
+export async function resumeRun(
+  out: string,
+  changes: ResumeSettings,
+  signal: AbortSignal,
+  listener: TrainListener = {},
+): Promise<RunResult> {
+  const folder = new RunFolder(out);
+  const { config, material } = await reopen(folder, changes);
+  const trainer = await newTrainer(config, material, await readState(folder.statePath));
+  try {
+    await folder.lock();
+    await folder.update({ config, ...material.hashes, environment: await describeEnvironment() });
+    return await train(folder, trainer, config, material, signal, listener);
+  } finally {
+    await trainer.close();
+  }
+}
+
+/** Writes a run's last saved state as a checkpoint, while the run goes on or not. */
+export async function exportLastState(out: string): Promise<RunResult> {
+  const folder = new RunFolder(out);
+  const { config, material } = await reopen(folder, {});
+  const state = await readState(folder.statePath);
+  if (!state) throw new TrainError(`${folder.path}: has no saved state yet`);
+  const trainer = await newTrainer(config, material, state);
+  try {
+    const { base, exits } = material;
+    const { parameters } = trainer;
+    await exportRun(folder.checkpointPath, { base, exits, parameters, config, step: state.step });
+    return { step: state.step, steps: trainer.steps, checkpoint: folder.checkpointPath };
+  } finally {
+    await trainer.close();
+  }
+}
+
+interface Material {
+  base: Checkpoint;
+  exits: ExitSet;
+  data: Dataset;
+  hashes: { base_sha256: string; data_sha256: string };
+}
+
+async function loadMaterial(config: TrainConfig): Promise<Material> {
+  const base = await openCheckpoint(config.base);
+  const { architecture, tokenizer } = base.manifest;
+  const exits = checkExits(config.base, config.exits ?? base.manifest.exits, architecture.layers);
+  if (config.exitWeights && config.exitWeights.length !== exits.length) {
+    throw new TrainError(`${config.exitWeights.length} exit weights for the exits ${exits.join(", ")}`);
+  }
+  const data = await loadDataset(config.data, {
+    text: await TextModel.load(config.base),
+    endToken: tokenizer.eos_token_ids[0],
+    template: config.template,
+    maxLength: Math.min(config.maxLength, architecture.context_length),
+    vocabulary: architecture.vocab_size,
+    skipEmpty: config.skipEmpty,
+  });
+  const manifest = await readFile(join(config.base, MANIFEST_FILE));
+  const base_sha256 = createHash("sha256").update(manifest).digest("hex");
+  return { base, exits, data, hashes: { base_sha256, data_sha256: data.sha256 } };
+}
+
+async function reopen(folder: RunFolder, changes: ResumeSettings) {
+  const record = await folder.record();
+  const config = { ...record.config, ...changes };
+  const material = await loadMaterial(config);
+  if (material.hashes.base_sha256 !== record.base_sha256) {
+    throw new TrainError(`${config.base}: is not the base that the run in ${folder.path} started from`);
+  }
+  if (material.hashes.data_sha256 !== record.data_sha256) {
+    throw new TrainError(`${config.data}: is not the data that the run in ${folder.path} started with`);
+  }
+  return { config, material };
+}
+
+async function newTrainer(config: TrainConfig, material: Material, state: Awaited<ReturnType<typeof readState>>) {
+  const { base, exits, data } = material;
+  return new Trainer(base.manifest.architecture, await loadParameters(base), config, exits, data, state);
+}
+
+async function train(
+  folder: RunFolder,
+  trainer: Trainer,
+  config: TrainConfig,
+  { base, exits, data }: Material,
+  signal: AbortSignal,
+  listener: TrainListener,
+): Promise<RunResult> {
+  const { state, steps, parameters } = trainer;
+  const save = async () => {
+    await writeState(folder.statePath, state);
+    listener.onSaved?.(state.step);
+  };
+  const evaluate = async () => {
+    const scores = await trainer.evaluate();
+    await folder.log({ type: "eval", step: state.step, tokens: state.tokens, exits: byDepth(scores) });
+    listener.onEvaluation?.(state.step, scores);
+  };
+  await folder.lock();
+  try {
+    listener.onData?.({ ...data, train: data.train.length, heldOut: data.heldOut.length });
+    await folder.forgetFrom(state.step);
+    const started = Date.now();
+    let saved = Date.now();
+    let outOfTime = false;
+    while (state.step < steps && !signal.aborted && !outOfTime) {
+      if (state.step % config.evalEvery === 0) await evaluate();
+      const { tokens, seconds } = state;
+      const result = await trainer.step();
+      const tokensPerSecond = (state.tokens - tokens) / (state.seconds - seconds);
+      await folder.log(stepLine(result, tokensPerSecond));
+      listener.onStep?.({ ...result, steps, tokensPerSecond });
+      if (Date.now() - saved > config.saveEvery * 60_000) {
+        await save();
+        saved = Date.now();
+      }
+      outOfTime = config.maxMinutes !== undefined && Date.now() - started > config.maxMinutes * 60_000;
+    }
+    await save();
+    const complete = state.step >= steps || outOfTime;
+    if (!complete) return { step: state.step, steps, checkpoint: undefined };
+    await evaluate();
+    await exportRun(folder.checkpointPath, { base, exits, parameters, config, step: state.step });
+    return { step: state.step, steps, checkpoint: folder.checkpointPath };
+  } finally {
+    await folder.unlock();
+  }
+}
+
+function stepLine(result: StepResult, tokensPerSecond: number): object {
+  const { step, epoch, loss, exits, tokens } = result;
+  return {
+    type: "step",
+    step,
+    epoch,
+    loss: rounded(loss),
+    exits: byDepth(exits),
+    learning_rate: result.learningRate,
+    gradient_norm: rounded(result.gradientNorm),
+    tokens,
+    tokens_per_second: Number(tokensPerSecond.toFixed(1)),
+  };
+}
+
+/** `{ "12": { loss, … }, … }`. */
+function byDepth(scores: readonly ({ depth: number } & object)[]): object {
+  return Object.fromEntries(
+    scores.map(({ depth, ...figures }) => [
+      depth,
+      Object.fromEntries(Object.entries(figures).map(([name, value]) => [name, rounded(Number(value))])),
+    ]),
+  );
+}
+
+/** Float32's digits: enough to compare runs bit by bit, few enough to read. */
+function rounded(value: number): number {
+  return Number(value.toPrecision(9));
+}

@@ -1,0 +1,216 @@
+import type { Architecture, ExitSet } from "@fathom/shared";
+import { adamWStep, clipScale } from "./adamw.ts";
+import { Backprop, type ExitLoss } from "./backprop.ts";
+import { targetsOf } from "./batch.ts";
+import type { TrainConfig } from "./config.ts";
+import { type Dataset, epochBatches, padded } from "./data/dataset.ts";
+import type { Example } from "./data/encode-record.ts";
+import { frozenTensors, parseFrozen } from "./frozen.ts";
+import { distill } from "./objectives/distill.ts";
+import { METHODS } from "./objectives/methods.ts";
+import { type Gradients, gradientNorm, type Parameters } from "./parameters.ts";
+import { randomStream } from "./random.ts";
+import { learningRate } from "./schedule.ts";
+import type { RunState } from "./state-file.ts";
+import { TrainError } from "./train-error.ts";
+
+/** Random streams by purpose; 1 is the data's order. */
+const EXIT_STREAM = 2;
+
+export interface StepResult {
+  /** Steps done before this one. */
+  step: number;
+  epoch: number;
+  /** Σ weight · loss over the step's terms, distillation included. */
+  loss: number;
+  exits: ExitLoss[];
+  learningRate: number;
+  gradientNorm: number;
+  /** Tokens of the step without padding. */
+  tokens: number;
+}
+
+export interface HeldOutScore {
+  depth: number;
+  /** Mean cross-entropy over held-out targets, nats. */
+  loss: number;
+  accuracy: number;
+  /** Share of targets where the most probable token is full depth's. */
+  agreement: number;
+}
+
+/** Trains parameters step by step; everything random follows from the seed and the step. */
+export class Trainer {
+  readonly #config: TrainConfig;
+  readonly #exits: ExitSet;
+  readonly #data: Dataset;
+  readonly #backprop: Backprop;
+  readonly #base: Parameters;
+  /** All parameters: trained ones are this run's own, frozen ones the base's. */
+  readonly parameters: Parameters;
+  readonly state: RunState;
+  #epoch: { number: number; batches: number[][] } | undefined;
+
+  /**
+   * @param base parameters of the base; never changed
+   * @param state where to go on; undefined starts anew
+   */
+  constructor(
+    a: Architecture,
+    base: Parameters,
+    config: TrainConfig,
+    exits: ExitSet,
+    data: Dataset,
+    state: RunState | undefined,
+  ) {
+    const frozen = freezing(config.freeze, a);
+    const fixed = frozenTensors(frozen);
+    this.#config = config;
+    this.#exits = exits;
+    this.#data = data;
+    this.#base = base;
+    this.parameters = new Map();
+    const trained: Parameters = new Map();
+    for (const [name, values] of base) {
+      const own = fixed.has(name) ? values : (state?.parameters.get(name) ?? values.slice());
+      if (own.length !== values.length) throw new TrainError(`the saved state does not fit the base: '${name}'`);
+      this.parameters.set(name, own);
+      if (!fixed.has(name)) trained.set(name, own);
+    }
+    if (trained.size === 0) throw new TrainError(`'freeze': nothing is left to train`);
+    if (state && state.parameters.size !== trained.size) {
+      throw new TrainError("the saved state holds other parameters than the run trains");
+    }
+    this.state = {
+      step: state?.step ?? 0,
+      tokens: state?.tokens ?? 0,
+      seconds: state?.seconds ?? 0,
+      parameters: trained,
+      optimizer: state?.optimizer ?? { step: 0, first: new Map(), second: new Map() },
+    };
+    this.#backprop = new Backprop(a, { frozen, threads: config.threads, spinning: config.spinning });
+  }
+
+  /** Steps of the whole run. */
+  get steps(): number {
+    const { maxSteps, epochs, accumulation } = this.#config;
+    return maxSteps ?? Math.max(1, Math.ceil((epochs * this.#batchesPerEpoch) / accumulation));
+  }
+
+  /** Makes one step. @throws TrainError when the loss is no number; the state is as before the step then. */
+  async step(): Promise<StepResult> {
+    const started = performance.now();
+    const { config, state } = { config: this.#config, state: this.state };
+    const { step } = state;
+    const random = randomStream(config.seed, EXIT_STREAM, step);
+    const chosen = METHODS[config.method](
+      this.#exits,
+      { weights: config.exitWeights, exitsPerStep: config.exitsPerStep, alwaysFull: config.alwaysFull },
+      random,
+    );
+    const ownFull = config.teacher === "self" ? this.#exits.at(-1) : undefined;
+    const terms = config.distill > 0 ? distill(chosen, config.distill, ownFull) : chosen;
+
+    const micro = Array.from({ length: config.accumulation }, (_, i) =>
+      padded(this.#examples(step * config.accumulation + i)),
+    );
+    const counts = micro.map((batch) => targetsOf(batch).labels.length);
+    const total = counts.reduce((x, y) => x + y, 0);
+    const gradients: Gradients = new Map();
+    const sums: ExitLoss[] = terms.map(({ depth }) => ({ depth, loss: 0, accuracy: 0 }));
+    for (const [i, batch] of micro.entries()) {
+      const scale = (counts[i] ?? 0) / total;
+      const teacher = config.teacher === "self" ? "self" : this.#base;
+      const losses = await this.#backprop.run(this.parameters, batch, terms, gradients, { teacher, scale });
+      for (const [e, { loss, accuracy, kl }] of losses.entries()) {
+        const sum = sums[e];
+        if (!sum) continue;
+        sum.loss += scale * loss;
+        sum.accuracy += scale * accuracy;
+        if (kl !== undefined) sum.kl = (sum.kl ?? 0) + scale * kl;
+      }
+    }
+    const loss = sums.reduce((sum, { loss, kl = 0 }, e) => {
+      const { weight = 0, distillWeight = 0 } = terms[e] ?? {};
+      return sum + weight * loss + distillWeight * kl;
+    }, 0);
+    const norm = gradientNorm(gradients);
+    if (!Number.isFinite(loss) || !Number.isFinite(norm)) {
+      throw new TrainError(
+        `step ${step}: the loss is ${loss} and its gradient's norm ${norm}; try a lower learning rate`,
+      );
+    }
+    const rate = learningRate(config.learningRate, step, {
+      kind: config.schedule,
+      warmup: config.warmup,
+      steps: this.steps,
+    });
+    adamWStep(state.parameters, gradients, state.optimizer, rate, clipScale(norm, config.clip), config);
+    const tokens = micro.reduce((sum, _, i) => sum + tokensOf(this.#examples(step * config.accumulation + i)), 0);
+    state.step++;
+    state.tokens += tokens;
+    state.seconds += (performance.now() - started) / 1000;
+    const epoch = Math.floor((step * config.accumulation) / this.#batchesPerEpoch);
+    return { step, epoch, loss, exits: sums, learningRate: rate, gradientNorm: norm, tokens };
+  }
+
+  /** Measures every exit on the first `evalRecords` held-out records. */
+  async evaluate(): Promise<HeldOutScore[]> {
+    const examples = this.#data.heldOut.slice(0, this.#config.evalRecords);
+    const sums = this.#exits.map((depth) => ({ depth, targets: 0, loss: 0, correct: 0, agreed: 0 }));
+    for (const batch of heldOutBatches(examples, this.#config.batch)) {
+      const scores = await this.#backprop.evaluate(this.parameters, batch, this.#exits);
+      for (const [e, score] of scores.entries()) {
+        const sum = sums[e];
+        if (!sum) continue;
+        sum.targets += score.targets;
+        sum.loss += score.loss;
+        sum.correct += score.correct;
+        sum.agreed += score.agreed;
+      }
+    }
+    if (examples.length === 0) return [];
+    return sums.map(({ depth, targets, loss, correct, agreed }) => ({
+      depth,
+      loss: loss / targets,
+      accuracy: correct / targets,
+      agreement: agreed / targets,
+    }));
+  }
+
+  close(): Promise<void> {
+    return this.#backprop.close();
+  }
+
+  get #batchesPerEpoch(): number {
+    return Math.ceil(this.#data.train.length / this.#config.batch);
+  }
+
+  #examples(index: number): Example[] {
+    const number = Math.floor(index / this.#batchesPerEpoch);
+    if (this.#epoch?.number !== number) {
+      const { batch, seed } = this.#config;
+      this.#epoch = { number, batches: epochBatches(this.#data.train, batch, seed, number) };
+    }
+    const batch = this.#epoch.batches[index % this.#batchesPerEpoch] ?? [];
+    return batch.map((i) => this.#data.train[i]).filter((example) => example !== undefined);
+  }
+}
+
+function freezing(text: string, a: Architecture) {
+  try {
+    return parseFrozen(text, a);
+  } catch (error) {
+    if (error instanceof RangeError) throw new TrainError(`'freeze': ${error.message}`);
+    throw error;
+  }
+}
+
+function* heldOutBatches(examples: readonly Example[], size: number) {
+  const sorted = [...examples].sort((x, y) => x.tokens.length - y.tokens.length);
+  for (let from = 0; from < sorted.length; from += size) yield padded(sorted.slice(from, from + size));
+}
+
+function tokensOf(examples: readonly Example[]): number {
+  return examples.reduce((sum, { tokens }) => sum + tokens.length, 0);
+}
