@@ -38,7 +38,7 @@ export function registerTrainCommand(program: Command): void {
     .option("--seed <n>", "default: 42", wholeNumber(0, Number.MAX_SAFE_INTEGER))
     .option("--weight-decay <x>", "default: 0", scientific)
     .option("--clip <norm>", "largest gradient norm (default: 1)", scientific)
-    .option("--exit-weights <list>", "lite: weights of the exits (default: 1, 2, …)", numberList)
+    .option("--exit-weights <list>", "weights of the exits (default: lite 1, 2, …; sortednet equal)", numberList)
     .option("--exits-per-step <n>", "sortednet: exits drawn per step (default: 1)", wholeNumber(1, 1024))
     .option("--always-full", "sortednet: full depth is one of the drawn exits")
     .option("--distill <share>", "share of the loss that is KL to the teacher", decimalNumber(0, 1))

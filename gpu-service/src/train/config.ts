@@ -40,8 +40,8 @@ export const TrainConfig = z.strictObject({
   beta1: z.number().min(0).lt(1).default(0.9),
   beta2: z.number().min(0).lt(1).default(0.999),
   epsilon: positive.default(1e-8),
-  /** LITE: weights of the exits in their order. */
-  exitWeights: z.array(z.number().min(0)).optional(),
+  /** LITE and SortedNet: weights of the exits in their order. */
+  exitWeights: z.array(positive).optional(),
   /** SortedNet: exits per step. */
   exitsPerStep: count.default(1),
   /** SortedNet: full depth is one of them. */
@@ -84,12 +84,11 @@ export function parseConfig(settings: object, where: string): TrainConfig {
     throw new TrainError(`${where}: ${field}${issue?.message ?? "is malformed"}`);
   }
   const { method, exitWeights, exits, distill } = result.data;
-  if (exitWeights && method !== "lite") throw new TrainError(`${where}: 'exitWeights' is for the method lite`);
+  if (exitWeights && method !== "lite" && method !== "sortednet") {
+    throw new TrainError(`${where}: 'exitWeights' is for the methods lite and sortednet`);
+  }
   if (exitWeights && exits && exitWeights.length !== exits.length) {
     throw new TrainError(`${where}: ${exitWeights.length} 'exitWeights' for ${exits.length} exits`);
-  }
-  if (exitWeights && !exitWeights.some((weight) => weight > 0)) {
-    throw new TrainError(`${where}: 'exitWeights' are all zero`);
   }
   if (distill === 1 && result.data.teacher === "self" && method === "sft") {
     throw new TrainError(`${where}: full depth cannot be its own only teacher; use --teacher base`);
