@@ -2,6 +2,7 @@ import { Command } from "commander";
 import { benchDepth } from "./depth.ts";
 import { benchMemory } from "./memory.ts";
 import { benchPeers } from "./peers.ts";
+import { benchTraining } from "./training.ts";
 
 const program = new Command("bench").description(
   "Measures Fathom on this machine; figures are medians of alternating runs",
@@ -28,5 +29,13 @@ program
   .option("--tokens <n>", "tokens per run", Number, 128)
   .option("--rounds <n>", "alternations", Number, 3)
   .action(benchPeers);
+
+program
+  .command("training")
+  .description("tokens/s and memory of a SoFT step with 8 exits, 8 × 90 tokens, fp32")
+  .option(...model)
+  .option("--threads <n>", "intra-op threads", Number, 2)
+  .option("--steps <n>", "steps to time", Number, 5)
+  .action(benchTraining);
 
 await program.parseAsync();

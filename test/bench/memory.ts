@@ -2,6 +2,7 @@ import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { openCheckpoint } from "@fathom/gpu-service/checkpoint/open-checkpoint.ts";
+import { ENGINE_ENV } from "@fathom/gpu-service/engine/process-env.ts";
 import { benchModel } from "./model.ts";
 import { median, table } from "./stats.ts";
 
@@ -38,6 +39,8 @@ function mb(bytes: number): string {
 }
 
 async function measure(dir: string, exits: readonly number[]): Promise<number> {
-  const { stdout } = await promisify(execFile)(process.execPath, ["--expose-gc", CHILD, dir, exits.join(",")]);
+  const { stdout } = await promisify(execFile)(process.execPath, ["--expose-gc", CHILD, dir, exits.join(",")], {
+    env: { ...process.env, ...ENGINE_ENV },
+  });
   return Number(stdout.trim());
 }

@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { KNOWN_MODELS } from "@fathom/gpu-service/checkpoint/hub/known-models.ts";
 import { fetchFromWheel } from "@fathom/gpu-service/checkpoint/hub/python-wheel.ts";
 import { defaultThreads } from "@fathom/gpu-service/engine/executor.ts";
+import { ENGINE_ENV } from "@fathom/gpu-service/engine/process-env.ts";
 import { benchModel, CACHE, referencePrompts } from "./model.ts";
 import { median, table } from "./stats.ts";
 
@@ -60,7 +61,10 @@ interface Peer {
 
 /** A child that reads a run per line of standard input and answers its decode tokens/s on standard output. */
 function start(script: string, args: readonly string[]): Peer {
-  const child = spawn(process.execPath, [script, ...args], { stdio: ["pipe", "pipe", "inherit"] });
+  const child = spawn(process.execPath, [script, ...args], {
+    stdio: ["pipe", "pipe", "inherit"],
+    env: { ...process.env, ...ENGINE_ENV },
+  });
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   return {
     async run(run) {
