@@ -18,6 +18,7 @@ const onNode = (name: string, concurrent = true) => ({
 export default defineConfig({
   test: {
     reporters,
+    silent: "passed-only",
     projects: [onNode("shared"), onNode("gpu-service"), onNode("test", false), "edge/vitest.config.ts"],
   },
 });

@@ -5,6 +5,7 @@ import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { pullModel } from "@fathom/gpu-service/checkpoint/pull-model.ts";
+import { ENGINE_ENV } from "@fathom/gpu-service/engine/process-env.ts";
 import { type Child, startChild, waitUntilReady } from "./child.ts";
 import { choosePort } from "./port.ts";
 
@@ -141,7 +142,7 @@ async function main(): Promise<void> {
   try {
     console.log("Starting the GPU service …");
     const serviceChild = startChild("GPU service", serviceCommand(checkpoint, servicePort), {
-      env: { FATHOM_SERVICE_SECRET: serviceSecret },
+      env: { ...ENGINE_ENV, FATHOM_SERVICE_SECRET: serviceSecret },
     });
     children.push(serviceChild);
     await waitUntilReady(serviceChild, `${service}/readyz`, 120_000);
@@ -151,10 +152,11 @@ async function main(): Promise<void> {
       env: {
         SERVICE_SECRET: serviceSecret,
         ADMIN_SECRET: adminSecret,
-        // wrangler takes the secrets that wrangler.jsonc names from the environment, asks nothing and reports nothing.
-        CLOUDFLARE_INCLUDE_PROCESS_ENV: "true",
+        // wrangler takes the secrets that wrangler.jsonc names from the environment; it is to ask and to fetch nothing.
         CI: "true",
         WRANGLER_SEND_METRICS: "false",
+        WRANGLER_HIDE_BANNER: "true",
+        CLOUDFLARE_CF_FETCH_ENABLED: "false",
       },
     });
     children.push(edgeChild);

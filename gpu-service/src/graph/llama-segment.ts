@@ -11,7 +11,8 @@ import { embedding, storedWeights } from "./weights.ts";
  * the new positions; `mask` float32 [G·S or 1, T + S], 0 where a new position may look and a large negative number elsewhere;
  * `split` int64 [2] = [T, S] with T ≥ 1 (ONNX Runtime's MatMul divides by zero on an empty past); per layer `past_k.{i}`,
  * `past_v.{i}` float32 [T, kv_heads, D].
- * outputs: `hidden_out` float32 [1, S, H]; per layer the new rows `k.{i}`, `v.{i}` float32 [S, kv_heads, D].
+ * outputs: `hidden_out` float32 [1, S, H]; `new_kv` float32 [layers · 2 · S, kv_heads, D], the new rows layer by layer, K before
+ * V: one tensor, because every tensor that crosses into JavaScript costs microseconds.
  */
 export const SEGMENT = {
   ...ROPE_INPUTS,
@@ -22,8 +23,7 @@ export const SEGMENT = {
   split: "split",
   pastK: (layer: number) => `past_k.${layer}`,
   pastV: (layer: number) => `past_v.${layer}`,
-  k: (layer: number) => `k.${layer}`,
-  v: (layer: number) => `v.${layer}`,
+  newKv: "new_kv",
 } as const;
 
 /** The head's input `hidden` float32 [1, S, H] and output `logits` float32 [1, S, V]. */
@@ -43,10 +43,13 @@ export function buildSegment(manifest: Manifest, from: number, to: number): Uint
   b.input(SEGMENT.split, "int64", [2]);
 
   const weights = storedWeights(manifest);
-  const attend = attendToCache(manifest);
+  const newRows: string[] = [];
+  const attend = attendToCache(manifest, newRows);
   let residual: Residual = { stream, delta: undefined };
   for (let layer = from; layer < to; layer++) residual = decoderLayer(b, a, weights, layer, residual, attend);
   b.output(settle(b, residual, SEGMENT.hiddenOut), "float32", [1, "S", a.hidden_size]);
+  b.node("Concat", newRows, { attributes: { axis: 0 }, as: SEGMENT.newKv });
+  b.output(SEGMENT.newKv, "float32", ["rows_kv", a.kv_heads, a.head_dim]);
   return b.encode();
 }
 
@@ -66,17 +69,17 @@ export function buildHead(manifest: Manifest): Uint8Array {
  * Attention of one sequence's new positions to its past and to each other. Scores against the past and against the new rows
  * are computed apart and joined before the softmax, so the past K/V enters as a plain input and is never copied; only the
  * new rows leave.
+ * @param newRows receives the names of each layer's new K and V rows
  */
-function attendToCache(manifest: Manifest): Attend {
+function attendToCache(manifest: Manifest, newRows: string[]): Attend {
   const { heads, kv_heads: kvHeads, head_dim: headDim } = manifest.architecture;
   const group = heads / kvHeads;
   const alpha = { float: 1 / Math.sqrt(headDim) };
   return (b, layer, q, k, v) => {
     const rows = b.int64s([-1, kvHeads, headDim]);
-    const newK = b.node("Reshape", [k, rows], { as: SEGMENT.k(layer) });
-    const newV = b.node("Reshape", [v, rows], { as: SEGMENT.v(layer) });
-    b.output(newK, "float32", ["S", kvHeads, headDim]);
-    b.output(newV, "float32", ["S", kvHeads, headDim]);
+    const newK = b.node("Reshape", [k, rows]);
+    const newV = b.node("Reshape", [v, rows]);
+    newRows.push(newK, newV);
     const pastK = b.input(SEGMENT.pastK(layer), "float32", ["T", kvHeads, headDim]);
     const pastV = b.input(SEGMENT.pastV(layer), "float32", ["T", kvHeads, headDim]);
 
