@@ -28,6 +28,7 @@ program
   .option(...model)
   .option("--tokens <n>", "tokens per run", Number, 128)
   .option("--rounds <n>", "alternations", Number, 3)
+  .option("--threads <n>", "threads of both (default: 1, then one per core)", Number)
   .action(benchPeers);
 
 program

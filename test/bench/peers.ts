@@ -19,7 +19,12 @@ export interface PeerRun {
 }
 
 /** Runs ours and node-llama-cpp in turn on the same weights, prompts and threads, each in a process of its own. */
-export async function benchPeers(options: { model?: string; tokens: number; rounds: number }): Promise<void> {
+export async function benchPeers(options: {
+  model?: string;
+  tokens: number;
+  rounds: number;
+  threads?: number;
+}): Promise<void> {
   const dir = await benchModel(options.model);
   const wheel = KNOWN_MODELS.get("smollm2-135m")?.wheel;
   if (!wheel) throw new Error("smollm2-135m has no Python package to compare with");
@@ -29,7 +34,8 @@ export async function benchPeers(options: { model?: string; tokens: number; roun
     execFileSync("npm", ["install", "--no-package-lock", "--no-audit", "--no-fund"], { cwd: PEERS, stdio: "inherit" });
   }
   const rows: string[][] = [];
-  for (const threads of new Set([1, defaultThreads()])) {
+  const threadCounts = options.threads === undefined ? [1, defaultThreads()] : [options.threads];
+  for (const threads of new Set(threadCounts)) {
     const ours = start(fileURLToPath(new URL("./peers-ours.ts", import.meta.url)), [dir, String(threads)]);
     const theirs = start(join(PEERS, "llama-cpp.mjs"), [gguf, String(threads)]);
     const speeds = { ours: [] as number[], theirs: [] as number[], ratio: [] as number[] };
