@@ -7,6 +7,7 @@ import { registerInspectCommand } from "./inspect.ts";
 import { oneLine, outputClosed, reportError, watchOutput } from "./output.ts";
 import { registerProbeCommand } from "./probe.ts";
 import { registerPullCommand } from "./pull.ts";
+import { registerQuantizeCommand } from "./quantize.ts";
 import { registerServeCommand } from "./serve.ts";
 import { registerTrainCommand } from "./train.ts";
 
@@ -26,6 +27,7 @@ registerServeCommand(program);
 registerGenerateCommand(program);
 registerProbeCommand(program);
 registerTrainCommand(program);
+registerQuantizeCommand(program);
 
 watchOutput();
 try {

@@ -1,0 +1,47 @@
+import { WeightFormat } from "@fathom/shared";
+import { type Command, Option } from "commander";
+import { interruptible } from "./interruptible.ts";
+
+interface QuantizeOptions {
+  out: string;
+  weights: WeightFormat;
+  force?: boolean;
+}
+
+/** Adds `fathom quantize`. */
+export function registerQuantizeCommand(program: Command): void {
+  program
+    .command("quantize")
+    .description("store a checkpoint's weights in another format")
+    .argument("<dir>", "checkpoint folder")
+    .requiredOption("--out <dir>", "folder to write the new checkpoint to")
+    .addOption(
+      new Option("--weights <format>", "how to store the matrices").choices(WeightFormat.options).default("int4"),
+    )
+    .option("--force", "replace the checkpoint in the folder")
+    .addHelpText(
+      "after",
+      "\nExample:\n  $ fathom quantize runs/soft/checkpoint --out models/soft-int4 --weights int4\n",
+    )
+    .action(quantize);
+}
+
+async function quantize(dir: string, { out, weights, force = false }: QuantizeOptions): Promise<void> {
+  const { openCheckpoint } = await import("../checkpoint/open-checkpoint.ts");
+  const { requantize } = await import("../checkpoint/requantize.ts");
+  const { ProgressBar } = await import("./progress-bar.ts");
+  const bar = new ProgressBar();
+  try {
+    const manifest = await interruptible("nothing was written", async (signal) =>
+      requantize(await openCheckpoint(dir), out, weights, {
+        force,
+        signal,
+        onProgress: (done, total) => bar.update("quantising", done, total),
+      }),
+    );
+    bar.stop();
+    process.stdout.write(`${manifest.name}: ${weights} in ${out}\n`);
+  } finally {
+    bar.stop();
+  }
+}
