@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { createRequire } from "node:module";
 import { Command } from "commander";
+import { registerExportCommand } from "./export.ts";
 import { registerGenerateCommand } from "./generate.ts";
 import { registerImportCommand } from "./import.ts";
 import { registerInspectCommand } from "./inspect.ts";
@@ -27,6 +28,7 @@ registerServeCommand(program);
 registerGenerateCommand(program);
 registerProbeCommand(program);
 registerTrainCommand(program);
+registerExportCommand(program);
 registerQuantizeCommand(program);
 
 watchOutput();

@@ -1,12 +1,12 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Architecture } from "@fathom/shared";
+import { huggingFaceTensors, sliceFor } from "../checkpoint/huggingface/tensor-names.ts";
 import { importCheckpoint } from "../checkpoint/import-checkpoint.ts";
 import { openCheckpoint } from "../checkpoint/open-checkpoint.ts";
 import { adamWStep, clipScale, newAdamWState } from "./adamw.ts";
 import { Backprop, type ExitLoss } from "./backprop.ts";
 import type { Batch } from "./batch.ts";
-import { huggingFaceTensors, sliceFor } from "./huggingface-names.ts";
 import { type Gradients, gradientNorm, loadParameters, type Parameters } from "./parameters.ts";
 
 interface MethodReference {

@@ -10,7 +10,7 @@ import { readTensor } from "../read-tensor.ts";
 import { gaussian } from "../testing/random.ts";
 import { temporaryFolder } from "../testing/temporary-folder.ts";
 import { type TestTensor, writeSafetensors } from "../testing/write-safetensors.ts";
-import { sourceTensors } from "./open-folder.ts";
+import { sourceTensors } from "./tensor-names.ts";
 
 const fixtures = new URL("../../../../test/fixtures/tiny-llama/", import.meta.url).pathname;
 const root = temporaryFolder();

@@ -7,6 +7,7 @@ import { concatenate, type ModelSource } from "../model-source.ts";
 import { parseLlamaConfig } from "./llama-config.ts";
 import { parseJson, readText } from "./read-text.ts";
 import { SafetensorsFile } from "./safetensors.ts";
+import { sourceTensors } from "./tensor-names.ts";
 
 const INDEX_FILE = "model.safetensors.index.json";
 const SINGLE_FILE = "model.safetensors";
@@ -46,44 +47,6 @@ export async function openHuggingFaceFolder(dir: string): Promise<ModelSource> {
   } catch (error) {
     for (const shard of new Set(shards.values())) await shard.close();
     throw error;
-  }
-}
-
-/** Hugging Face's names and shapes of the tensors that are packed into `name`. */
-export function sourceTensors(a: Architecture, name: string): [name: string, shape: number[]][] {
-  const { hidden_size: h, intermediate_size: m } = a;
-  const q = a.heads * a.head_dim;
-  const kv = a.kv_heads * a.head_dim;
-  const [, layer, part] = /^layers\.(\d+)\.(.+)$/.exec(name) ?? [];
-  const prefix = `model.layers.${layer}`;
-  switch (part ?? name) {
-    case "embed":
-      return [["model.embed_tokens.weight", [a.vocab_size, h]]];
-    case "attn_norm":
-      return [[`${prefix}.input_layernorm.weight`, [h]]];
-    case "attn.qkv":
-      return [
-        [`${prefix}.self_attn.q_proj.weight`, [q, h]],
-        [`${prefix}.self_attn.k_proj.weight`, [kv, h]],
-        [`${prefix}.self_attn.v_proj.weight`, [kv, h]],
-      ];
-    case "attn.o":
-      return [[`${prefix}.self_attn.o_proj.weight`, [h, q]]];
-    case "mlp_norm":
-      return [[`${prefix}.post_attention_layernorm.weight`, [h]]];
-    case "mlp.gate_up":
-      return [
-        [`${prefix}.mlp.gate_proj.weight`, [m, h]],
-        [`${prefix}.mlp.up_proj.weight`, [m, h]],
-      ];
-    case "mlp.down":
-      return [[`${prefix}.mlp.down_proj.weight`, [h, m]]];
-    case "norm":
-      return [["model.norm.weight", [h]]];
-    case "head":
-      return [["lm_head.weight", [a.vocab_size, h]]];
-    default:
-      throw new Error(`unknown tensor '${name}'`);
   }
 }
 
