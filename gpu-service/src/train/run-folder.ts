@@ -4,6 +4,7 @@ import { z } from "zod";
 import { isErrno } from "../checkpoint/checkpoint-error.ts";
 import { TrainConfig } from "./config.ts";
 import type { Environment } from "./environment.ts";
+import { lossPlot } from "./loss-plot.ts";
 import { readIfThere } from "./state-file.ts";
 import { TrainError } from "./train-error.ts";
 
@@ -18,7 +19,7 @@ const RunRecord = z.object({
 /** `config.json` of a run: what it was started with. */
 export type RunRecord = Omit<z.infer<typeof RunRecord>, "environment"> & { environment: Environment };
 
-/** The files of a run: `config.json`, `metrics.jsonl`, `state.bin`, `pid`, and `checkpoint/` at the end. */
+/** The files of a run: `config.json`, `metrics.jsonl`, `loss.svg`, `state.bin`, `pid`, and `checkpoint/` at the end. */
 export class RunFolder {
   readonly path: string;
 
@@ -75,6 +76,11 @@ export class RunFolder {
   /** Appends a line to the metrics. */
   async log(line: object): Promise<void> {
     await appendFile(this.metricsPath, `${JSON.stringify(line)}\n`);
+  }
+
+  /** Draws `loss.svg` from the metrics. */
+  async plot(): Promise<void> {
+    await writeFile(join(this.path, "loss.svg"), lossPlot((await readIfThere(this.metricsPath)) ?? ""));
   }
 
   /** Drops metrics of `step` and later, which a resumed run writes again, and a line that a crash cut short. */

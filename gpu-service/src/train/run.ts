@@ -152,6 +152,7 @@ async function train(
   const evaluate = async () => {
     const scores = await trainer.evaluate();
     await folder.log({ type: "eval", step: state.step, tokens: state.tokens, exits: byDepth(scores) });
+    await folder.plot();
     listener.onEvaluation?.(state.step, scores);
   };
   await folder.lock();
