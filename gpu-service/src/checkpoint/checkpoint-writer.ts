@@ -101,7 +101,9 @@ export class CheckpointWriter {
   /** Adds a small file such as `tokenizer.json` to the checkpoint's folder and lists it in the manifest. */
   async writeFile(path: string, contents: string | Uint8Array): Promise<void> {
     const bytes = typeof contents === "string" ? Buffer.from(contents, "utf8") : contents;
-    await writeFile(join(this.#temporary, path), bytes, { flag: "wx" });
+    const target = join(this.#temporary, path);
+    await mkdir(dirname(target), { recursive: true });
+    await writeFile(target, bytes, { flag: "wx" });
     this.#extraFiles.push({ path, bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") });
   }
 

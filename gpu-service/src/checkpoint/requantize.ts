@@ -1,25 +1,30 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { type Manifest, tensorShapes, type WeightFormat } from "@fathom/shared";
-import { CheckpointWriter } from "./checkpoint-writer.ts";
+import { type DepthProfile, type ExitSet, type Manifest, tensorShapes, type WeightFormat } from "@fathom/shared";
+import { CheckpointError } from "./checkpoint-error.ts";
+import { type CheckpointHeader, CheckpointWriter } from "./checkpoint-writer.ts";
+import { checkExits } from "./import-checkpoint.ts";
 import { modelCard } from "./model-card.ts";
 import type { Checkpoint } from "./open-checkpoint.ts";
-import { readTensor } from "./read-tensor.ts";
+import { readTensorChunks } from "./read-tensor.ts";
 import { weightPlan } from "./weight-plan.ts";
 
 export interface RequantizeOptions {
+  /** Exits of the new checkpoint; default: the old one's. Thresholds and profile entries of other depths are dropped. */
+  exits?: readonly number[];
   /** Replace an existing checkpoint. */
   force?: boolean;
-  /** Called with the number of tensors written so far and in all. */
+  /** Called after each tensor with the number of values written so far and in all. */
   onProgress?: (done: number, total: number) => void;
   /** Aborting removes what was written. */
   signal?: AbortSignal;
 }
 
 /**
- * Writes a checkpoint anew with its matrices in another format (see `weightPlan`). Thresholds and profile belong to the
- * weights they were measured on and are left out.
- * @throws CheckpointError when the target cannot be used; RangeError when a value cannot be stored.
+ * Writes a checkpoint anew with its matrices in another format (see `weightPlan`), in chunks of rows, so that memory does not
+ * grow with the model. Everything else is kept; the provenance notes the change, because thresholds and profile were measured
+ * on the weights as they were.
+ * @throws CheckpointError when the target or the exits cannot be used or a value cannot be stored.
  */
 export async function requantize(
   checkpoint: Checkpoint,
@@ -27,24 +32,81 @@ export async function requantize(
   weights: WeightFormat,
   options: RequantizeOptions = {},
 ): Promise<Manifest> {
-  const { name, architecture, exits, tokenizer, provenance, files } = checkpoint.manifest;
-  const header = { name, architecture, exits, tokenizer, provenance, quantization: weightPlan(weights) };
-  const names = [...tensorShapes(architecture).keys()];
+  const { onProgress, signal } = options;
+  signal?.throwIfAborted();
+  const header = newHeader(checkpoint, weights, options.exits);
+  const shapes = [...tensorShapes(header.architecture)].map(([name, shape]) => [name, product(shape)] as const);
+  const total = shapes.reduce((sum, [, values]) => sum + values, 0);
   const writer = await CheckpointWriter.create(out, header, { force: options.force ?? false });
   try {
-    for (const [done, tensor] of names.entries()) {
-      options.signal?.throwIfAborted();
-      await writer.writeTensor(tensor, await readTensor(checkpoint, tensor));
-      options.onProgress?.(done + 1, names.length);
+    let done = 0;
+    for (const [name, values] of shapes) {
+      await writer.writeTensor(name, abortable(readTensorChunks(checkpoint, name), signal));
+      done += values;
+      onProgress?.(done, total);
     }
-    for (const { path } of files) {
-      if (/^tokenizer[a-z_]*\.json$/.test(path))
-        await writer.writeFile(path, await readFile(join(checkpoint.dir, path)));
-    }
-    await writer.writeFile("README.md", modelCard(header));
+    await copyFiles(checkpoint, writer, header);
+    signal?.throwIfAborted();
     return await writer.finish();
   } catch (error) {
     await writer.abort();
+    if (error instanceof RangeError) throw new CheckpointError(checkpoint.dir, error.message, { cause: error });
     throw error;
   }
+}
+
+function newHeader({ dir, manifest }: Checkpoint, weights: WeightFormat, wanted?: readonly number[]): CheckpointHeader {
+  const { name, architecture, tokenizer, provenance, quantization, thresholds, profile } = manifest;
+  const exits = wanted === undefined ? manifest.exits : checkExits(dir, wanted, architecture.layers);
+  const measured = thresholds || profile ? "; thresholds and depth profile were measured before" : "";
+  const note = `re-encoded from ${quantization.layers} to ${weights}${measured}`;
+  const keptProfile = profile && profileAt(profile, exits);
+  return {
+    name,
+    architecture,
+    exits,
+    quantization: weightPlan(weights),
+    tokenizer,
+    ...(thresholds ? { thresholds: thresholdsAt(thresholds, exits) } : {}),
+    ...(keptProfile ? { profile: keptProfile } : {}),
+    provenance: {
+      ...provenance,
+      created: new Date().toISOString(),
+      notes: provenance.notes === undefined ? note : `${provenance.notes}; ${note}`,
+    },
+  };
+}
+
+function thresholdsAt(thresholds: Record<string, number>, exits: ExitSet): Record<string, number> {
+  return Object.fromEntries(Object.entries(thresholds).filter(([depth]) => exits.includes(Number(depth))));
+}
+
+function profileAt(profile: DepthProfile, exits: ExitSet): DepthProfile | undefined {
+  const kept = profile.exits.filter(({ depth }) => exits.includes(depth));
+  return kept.length === 0 ? undefined : { ...profile, exits: kept };
+}
+
+/** Every file beside the weights. A model card that we wrote ourselves is written anew: it states the format. */
+async function copyFiles({ dir, manifest }: Checkpoint, writer: CheckpointWriter, header: CheckpointHeader) {
+  const weightFiles = new Set<string>();
+  for (const { data, scales, zero_points } of Object.values(manifest.tensors)) {
+    for (const range of [data, scales, zero_points]) if (range) weightFiles.add(range.file);
+  }
+  for (const { path } of manifest.files) {
+    if (weightFiles.has(path)) continue;
+    const contents = await readFile(join(dir, path));
+    const ours = path === "README.md" && contents.toString("utf8") === modelCard(manifest);
+    await writer.writeFile(path, ours ? modelCard(header) : contents);
+  }
+}
+
+async function* abortable(values: AsyncIterable<Float32Array>, signal: AbortSignal | undefined) {
+  for await (const chunk of values) {
+    signal?.throwIfAborted();
+    yield chunk;
+  }
+}
+
+function product(shape: readonly number[]): number {
+  return shape.reduce((a, b) => a * b, 1);
 }

@@ -86,6 +86,23 @@ test("a GGUF file imports with the default exits and weights", async () => {
   expect((await fathom("inspect", "b")).stdout).toContain("layers int4, embedding int8, head int8");
 });
 
+test("quantize and export write what they say, and import takes an export back", async () => {
+  await fathom("import", tinyFolder("tied"), "--out", "q", "--exits", "2,4,8", "--weights", "fp32");
+  expect(await fathom("quantize", "q", "--out", "q8", "--weights", "int8", "--exits", "4,8")).toEqual({
+    code: 0,
+    stdout: "tied: int8 in q8\n",
+    stderr: "",
+  });
+  expect((await fathom("export", "q8", "--out", "hf", "--dtype", "bf16", "--shard-mb", "1")).stdout).toBe(
+    "0.6 M parameters as bf16 in 2 files in hf\n",
+  );
+  expect((await fathom("import", "hf", "--out", "q16", "--exits", "4,8")).stdout).toBe("hf: exits 4, 8 in q16\n");
+  expect(await fathom("export", "q8", "--out", "hf")).toMatchObject({
+    code: 1,
+    stderr: "fathom: hf: is not empty; export to another folder\n",
+  });
+});
+
 test("pull downloads, verifies and imports", async () => {
   expect(await fathom("pull", "tiny/llama", "--exits", "3,6", "--weights", "fp16")).toEqual({
     code: 0,
@@ -119,13 +136,16 @@ test.each([
   [["import", "x", "--out", "d", "--exits", "8,4"], "ascending depths"],
   [["import", "x"], "--out"],
   [["pull"], "model"],
+  [["export", "x"], "--out"],
+  [["export", "x", "--out", "y", "--dtype", "int4"], "int4"],
+  [["quantize", "x", "--out", "y", "--exits", "8,4"], "ascending depths"],
 ])("wrong usage %j is exit code 2", async (args, mention) => {
   const { code, stderr } = await fathom(...args);
   expect(code).toBe(2);
   expect(stderr).toContain(mention);
 });
 
-test.each(["import", "pull", "inspect"])("%s --help ends with an example", async (command) => {
+test.each(["import", "pull", "inspect", "quantize", "export"])("%s --help ends with an example", async (command) => {
   const { code, stdout } = await fathom(command, "--help");
   expect(code).toBe(0);
   expect(stdout).toMatch(new RegExp(`Example:\\n {2}\\$ fathom ${command} .+\\n+$`));

@@ -1,10 +1,12 @@
 import { WeightFormat } from "@fathom/shared";
 import { type Command, Option } from "commander";
 import { interruptible } from "./interruptible.ts";
+import { depthList } from "./output.ts";
 
 interface QuantizeOptions {
   out: string;
   weights: WeightFormat;
+  exits?: number[];
   force?: boolean;
 }
 
@@ -18,6 +20,7 @@ export function registerQuantizeCommand(program: Command): void {
     .addOption(
       new Option("--weights <format>", "how to store the matrices").choices(WeightFormat.options).default("int4"),
     )
+    .option("--exits <depths>", "depths where the model may stop (default: the checkpoint's)", depthList)
     .option("--force", "replace the checkpoint in the folder")
     .addHelpText(
       "after",
@@ -26,7 +29,7 @@ export function registerQuantizeCommand(program: Command): void {
     .action(quantize);
 }
 
-async function quantize(dir: string, { out, weights, force = false }: QuantizeOptions): Promise<void> {
+async function quantize(dir: string, { out, weights, ...rest }: QuantizeOptions): Promise<void> {
   const { openCheckpoint } = await import("../checkpoint/open-checkpoint.ts");
   const { requantize } = await import("../checkpoint/requantize.ts");
   const { ProgressBar } = await import("./progress-bar.ts");
@@ -34,7 +37,7 @@ async function quantize(dir: string, { out, weights, force = false }: QuantizeOp
   try {
     const manifest = await interruptible("nothing was written", async (signal) =>
       requantize(await openCheckpoint(dir), out, weights, {
-        force,
+        ...rest,
         signal,
         onProgress: (done, total) => bar.update("quantising", done, total),
       }),
