@@ -151,17 +151,9 @@ export class Backprop {
    * @param depths ascending
    */
   async evaluate(parameters: Parameters, batch: Batch, depths: readonly number[]): Promise<ExitScore[]> {
-    const { hidden_size: size, layers } = this.#a;
+    const { layers } = this.#a;
     const targets = targetsOf(batch);
-    const pass = this.#begin(batch);
-    const exitRows = new Map<number, Float32Array>();
-    let hidden = embedTokens(parameter(parameters, "embed"), size, batch);
-    let from = 0;
-    for (const depth of new Set([...depths, layers])) {
-      hidden = await this.#forwardOnly(parameters, hidden, from, depth, pass);
-      exitRows.set(depth, gatherRows(hidden, size, targets));
-      from = depth;
-    }
+    const exitRows = await this.exitRows(parameters, batch, [...new Set([...depths, layers])]);
     const measured = await this.#head.measure(parameters, exitRows, targets);
     const full = measured.get(layers)?.predicted;
     return depths.map((depth) => {
@@ -174,6 +166,25 @@ export class Backprop {
       }
       return { depth, targets: targets.labels.length, loss, correct, agreed };
     });
+  }
+
+  /**
+   * The residual stream at `depths` where something is predicted, by depth: float32 [targets, H].
+   * @param depths ascending
+   */
+  async exitRows(parameters: Parameters, batch: Batch, depths: readonly number[]): Promise<Map<number, Float32Array>> {
+    const size = this.#a.hidden_size;
+    const targets = targetsOf(batch);
+    const pass = this.#begin(batch);
+    const rows = new Map<number, Float32Array>();
+    let hidden = embedTokens(parameter(parameters, "embed"), size, batch);
+    let from = 0;
+    for (const depth of depths) {
+      hidden = await this.#forwardOnly(parameters, hidden, from, depth, pass);
+      rows.set(depth, gatherRows(hidden, size, targets));
+      from = depth;
+    }
+    return rows;
   }
 
   /** Frees the native sessions. */
