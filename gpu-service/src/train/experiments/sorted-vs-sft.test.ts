@@ -4,7 +4,7 @@ import { type ComparedMethod, comparisonTable, sortedVsSft } from "./sorted-vs-s
 test("sorted training makes the shallow exits usable and leaves full depth as it is", async () => {
   const result = await sortedVsSft({
     seed: 42,
-    steps: 300,
+    steps: 400,
     batch: 32,
     learningRate: 4e-3,
     hidden: 64,
