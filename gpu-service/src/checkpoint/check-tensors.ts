@@ -19,7 +19,7 @@ export function checkTensors(manifestPath: string, manifest: Manifest): void {
   if (!isBlockSize(blockSize))
     throw bad(`'quantization.block_size': ${blockSize} is not a power of two of at least 16`);
 
-  const expected = tensorShapes(manifest.architecture);
+  const expected = tensorShapes(manifest.architecture, manifest.exit_heads);
   for (const [name, shape] of expected) {
     const tensor = manifest.tensors[name];
     if (tensor === undefined) throw bad(`tensor '${name}' is missing`);
@@ -43,7 +43,7 @@ export function tensorFormat(
 ): WeightFormat {
   if (shape.length === 1) return "fp32";
   if (name === "embed") return quantization.embedding;
-  return name === "head" ? quantization.head : quantization.layers;
+  return name === "head" || name.startsWith("exits.") ? quantization.head : quantization.layers;
 }
 
 function checkRanges(

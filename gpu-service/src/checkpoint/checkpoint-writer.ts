@@ -41,7 +41,7 @@ export class CheckpointWriter {
     this.#header = header;
     this.#force = force;
     this.#weights = new WeightFileWriter(this.#temporary);
-    this.#shapes = [...tensorShapes(header.architecture)];
+    this.#shapes = [...tensorShapes(header.architecture, header.exit_heads)];
   }
 
   /** @throws CheckpointError when the folder exists, is not empty and may not be replaced. */

@@ -35,7 +35,9 @@ export async function requantize(
   const { onProgress, signal } = options;
   signal?.throwIfAborted();
   const header = newHeader(checkpoint, weights, options.exits);
-  const shapes = [...tensorShapes(header.architecture)].map(([name, shape]) => [name, product(shape)] as const);
+  const shapes = [...tensorShapes(header.architecture, header.exit_heads)].map(
+    ([name, shape]) => [name, product(shape)] as const,
+  );
   const total = shapes.reduce((sum, [, values]) => sum + values, 0);
   const writer = await CheckpointWriter.create(out, header, { force: options.force ?? false });
   try {
@@ -58,6 +60,7 @@ export async function requantize(
 function newHeader({ dir, manifest }: Checkpoint, weights: WeightFormat, wanted?: readonly number[]): CheckpointHeader {
   const { name, architecture, tokenizer, provenance, quantization, thresholds, profile } = manifest;
   const exits = wanted === undefined ? manifest.exits : checkExits(dir, wanted, architecture.layers);
+  const exitHeads = (manifest.exit_heads ?? []).filter((depth) => exits.includes(depth));
   const measured = thresholds || profile ? "; thresholds and depth profile were measured before" : "";
   const note = `re-encoded from ${quantization.layers} to ${weights}${measured}`;
   const keptProfile = profile && profileAt(profile, exits);
@@ -65,6 +68,7 @@ function newHeader({ dir, manifest }: Checkpoint, weights: WeightFormat, wanted?
     name,
     architecture,
     exits,
+    ...(exitHeads.length > 0 ? { exit_heads: exitHeads } : {}),
     quantization: weightPlan(weights),
     tokenizer,
     ...(thresholds ? { thresholds: thresholdsAt(thresholds, exits) } : {}),

@@ -32,7 +32,7 @@ function describe(manifest: Manifest, verified: boolean) {
     architecture,
     exits: manifest.exits.map((depth) => ({
       depth,
-      parameters: parametersAt(architecture, depth),
+      parameters: parametersAt(architecture, depth, manifest.exit_heads),
       bytes: bytesAt(manifest, depth),
     })),
     quantization,

@@ -109,9 +109,9 @@ export class EngineLoop {
     try {
       row.startedAt ??= now();
       const exits = await this.#executor.forward(row.cache, row.tokens.slice(step.from, step.to), request.depth);
-      const hidden = exits.at(-1)?.hidden;
-      if (!step.samples || !hidden) return;
-      const logits = await this.#executor.logits(hidden);
+      const exit = exits.at(-1);
+      if (!step.samples || !exit) return;
+      const logits = await this.#executor.logits(exit);
       row.prefilledAt ??= now();
       // Cancelled while the step ran: the row has had its terminal event.
       if (this.#rows.get(step.id) !== row) return;
@@ -158,8 +158,8 @@ export class EngineLoop {
       const deepest = Math.max(...depths);
       const outputs = await this.#executor.forward(this.#executor.newCache(deepest), prompt, deepest);
       const exits = [];
-      for (const { depth, hidden } of outputs) {
-        if (depths.includes(depth)) exits.push({ depth, logits: await this.#executor.logits(hidden) });
+      for (const exit of outputs) {
+        if (depths.includes(exit.depth)) exits.push({ depth: exit.depth, logits: await this.#executor.logits(exit) });
       }
       this.#post({ type: "probed", id, exits });
     } catch (error) {

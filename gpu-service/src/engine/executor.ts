@@ -1,5 +1,5 @@
 import { availableParallelism } from "node:os";
-import type { Manifest } from "@fathom/shared";
+import { headTensors, type Manifest } from "@fathom/shared";
 import ort from "onnxruntime-node";
 import { buildHead, buildSegment, HEAD, SEGMENT } from "../graph/llama-segment.ts";
 import { type RopeTable, ropeTable } from "../graph/rope.ts";
@@ -13,6 +13,12 @@ export interface ExecutorOptions {
   exits: readonly number[];
   provider: ExecutionProvider;
   threads: number;
+}
+
+/** The residual stream at an exit, float32 [S, H]. */
+export interface ExitStream {
+  depth: number;
+  hidden: Float32Array;
 }
 
 interface Segment {
@@ -36,15 +42,20 @@ export function defaultThreads(): number {
 export class Executor {
   readonly #manifest: Manifest;
   readonly #segments: readonly Segment[];
-  readonly #head: ort.InferenceSession;
+  /** By depth; exits without a head of their own share one session. */
+  readonly #heads: ReadonlyMap<number, ort.InferenceSession>;
   readonly #rope: RopeTable;
   readonly #noPast: Float32Array;
   readonly #zeros: Float32Array;
 
-  private constructor(manifest: Manifest, segments: readonly Segment[], head: ort.InferenceSession) {
+  private constructor(
+    manifest: Manifest,
+    segments: readonly Segment[],
+    heads: ReadonlyMap<number, ort.InferenceSession>,
+  ) {
     this.#manifest = manifest;
     this.#segments = segments;
-    this.#head = head;
+    this.#heads = heads;
     const { context_length: contextLength, kv_heads: kvHeads, head_dim: headDim } = manifest.architecture;
     this.#rope = ropeTable(manifest.architecture, contextLength);
     this.#noPast = new Float32Array(kvHeads * headDim);
@@ -64,7 +75,15 @@ export class Executor {
       });
       from = to;
     }
-    return new Executor(manifest, segments, await ort.InferenceSession.create(buildHead(manifest), options));
+    const byTensor = new Map<string, ort.InferenceSession>();
+    const heads = new Map<number, ort.InferenceSession>();
+    for (const depth of exits) {
+      const { head } = headTensors(manifest.architecture, depth, manifest.exit_heads);
+      const session = byTensor.get(head) ?? (await ort.InferenceSession.create(buildHead(manifest, depth), options));
+      byTensor.set(head, session);
+      heads.set(depth, session);
+    }
+    return new Executor(manifest, segments, heads);
   }
 
   /** An empty cache for a sequence that runs at `depth`. */
@@ -76,13 +95,9 @@ export class Executor {
   /**
    * Runs new positions through the first `depth` layers and commits their K/V.
    * @param tokens ids of the positions that follow the cache's
-   * @returns the residual stream at each exit up to `depth`, float32 [S, H], deepest last
+   * @returns the residual stream at each exit up to `depth`, deepest last
    */
-  async forward(
-    cache: KvCache,
-    tokens: readonly number[],
-    depth: number,
-  ): Promise<{ depth: number; hidden: Float32Array }[]> {
+  async forward(cache: KvCache, tokens: readonly number[], depth: number): Promise<ExitStream[]> {
     const a = this.#manifest.architecture;
     const count = tokens.length;
     const past = cache.length;
@@ -97,7 +112,7 @@ export class Executor {
     };
     const pastRows = Math.max(past, 1);
     const pastShape = [pastRows, a.kv_heads, a.head_dim];
-    const exits: { depth: number; hidden: Float32Array }[] = [];
+    const exits: ExitStream[] = [];
     let hidden: ort.Tensor | undefined;
     for (const segment of this.#segments) {
       if (segment.to > depth) break;
@@ -129,17 +144,19 @@ export class Executor {
     return exits;
   }
 
-  /** Logits of the last position of a residual stream [S, H], float32 [vocab]. */
-  async logits(hidden: Float32Array): Promise<Float32Array> {
+  /** Logits of the last position of a residual stream [S, H] at an exit, float32 [vocab]. */
+  async logits({ hidden, depth }: ExitStream): Promise<Float32Array> {
+    const head = this.#heads.get(depth);
+    if (!head) throw new RangeError(`depth ${depth} is not served`);
     const size = this.#manifest.architecture.hidden_size;
     const last = new ort.Tensor("float32", hidden.subarray(hidden.length - size), [1, 1, size]);
-    return floats(await this.#head.run({ [HEAD.hidden]: last }), HEAD.logits);
+    return floats(await head.run({ [HEAD.hidden]: last }), HEAD.logits);
   }
 
   /** Frees the native sessions. */
   async close(): Promise<void> {
     for (const { session } of this.#segments) await session.release();
-    await this.#head.release();
+    await Promise.all([...new Set(this.#heads.values())].map((head) => head.release()));
   }
 
   /**

@@ -1,4 +1,4 @@
-import type { Manifest } from "@fathom/shared";
+import { headTensors, type Manifest } from "@fathom/shared";
 import { GraphBuilder, MICROSOFT } from "./graph-builder.ts";
 import { type Attend, decoderLayer, type Residual, ROPE_INPUTS, rmsNorm, settle } from "./llama-layer.ts";
 import { embedding, storedWeights } from "./weights.ts";
@@ -53,14 +53,15 @@ export function buildSegment(manifest: Manifest, from: number, to: number): Uint
   return b.encode();
 }
 
-/** Builds the final norm and LM head that all exits share. */
-export function buildHead(manifest: Manifest): Uint8Array {
+/** Builds the norm and LM head of an exit: the final ones, which exits share, or the exit's own. */
+export function buildHead(manifest: Manifest, depth: number): Uint8Array {
   const a = manifest.architecture;
-  const b = new GraphBuilder("norm and head");
+  const names = headTensors(a, depth, manifest.exit_heads);
+  const b = new GraphBuilder(`${names.norm} and ${names.head}`);
   const stream = b.input(HEAD.hidden, "float32", [1, "S", a.hidden_size]);
   const weights = storedWeights(manifest);
-  const { normed } = rmsNorm(b, a, weights, "norm", { stream, delta: undefined });
-  const logits = weights.linear(b, a.tied ? "embed" : "head", normed);
+  const { normed } = rmsNorm(b, a, weights, names.norm, { stream, delta: undefined });
+  const logits = weights.linear(b, names.head, normed);
   b.output(b.node("Identity", [logits], { as: HEAD.logits }), "float32", [1, "S", a.vocab_size]);
   return b.encode();
 }

@@ -17,11 +17,11 @@ export function describeModel({ manifest, engine }: ServedModel): ModelDescripti
       context_length: architecture.context_length,
       exits: exits.map((depth) => ({
         depth,
-        parameters: parametersAt(architecture, depth),
+        parameters: parametersAt(architecture, depth, manifest.exit_heads),
         bytes: bytesAt(manifest, depth),
       })),
       bytes: bytesAt(manifest, deepest),
-      parameters: parametersAt(architecture, deepest),
+      parameters: parametersAt(architecture, deepest, manifest.exit_heads),
     },
   };
 }

@@ -93,6 +93,8 @@ export const Manifest = z
       .regex(/^[A-Za-z0-9._-]+$/),
     architecture: Architecture,
     exits: ExitSet,
+    /** Exits with a norm and head of their own (intermediate classifier tuning); the others share the final ones. */
+    exit_heads: z.array(z.int().min(1)).optional(),
     quantization: z.object({
       layers: WeightFormat,
       embedding: WeightFormat,
@@ -114,6 +116,10 @@ export const Manifest = z
   .refine((m) => fullDepth(m.exits) === m.architecture.layers, {
     error: "the last exit must be the full depth",
     path: ["exits"],
+  })
+  .refine((m) => (m.exit_heads ?? []).every((depth, i, all) => m.exits.includes(depth) && depth > (all[i - 1] ?? 0)), {
+    error: "heads of their own belong to exits, ascending and without repeats",
+    path: ["exit_heads"],
   });
 export type Manifest = z.infer<typeof Manifest>;
 
@@ -153,9 +159,10 @@ export function layerMatrixShape(a: Architecture, matrix: LayerMatrix): [number,
 
 /**
  * Names and shapes of every tensor that a checkpoint of this architecture holds, in file order: `embed` [V, H], then per
- * layer `layers.{i}.attn_norm` [H], the four matrices, `layers.{i}.mlp_norm` [H], then `norm` [H] and, untied, `head` [V, H].
+ * layer `layers.{i}.attn_norm` [H], the four matrices, `layers.{i}.mlp_norm` [H], then `norm` [H] and, untied, `head` [V, H],
+ * then for each exit with a head of its own `exits.{depth}.norm` [H] and `exits.{depth}.head` [V, H].
  */
-export function tensorShapes(a: Architecture): Map<string, number[]> {
+export function tensorShapes(a: Architecture, exitHeads: readonly number[] = []): Map<string, number[]> {
   const shapes = new Map<string, number[]>([["embed", [a.vocab_size, a.hidden_size]]]);
   for (let i = 0; i < a.layers; i++) {
     shapes.set(`layers.${i}.attn_norm`, [a.hidden_size]);
@@ -167,14 +174,29 @@ export function tensorShapes(a: Architecture): Map<string, number[]> {
   }
   shapes.set("norm", [a.hidden_size]);
   if (!a.tied) shapes.set("head", [a.vocab_size, a.hidden_size]);
+  for (const depth of exitHeads) {
+    const { norm, head } = headTensors(a, depth, exitHeads);
+    shapes.set(norm, [a.hidden_size]);
+    shapes.set(head, [a.vocab_size, a.hidden_size]);
+  }
   return shapes;
 }
 
+/** Names of the norm and the head that an exit goes through. */
+export function headTensors(
+  a: Architecture,
+  depth: number,
+  exitHeads: readonly number[] = [],
+): { norm: string; head: string } {
+  if (exitHeads.includes(depth)) return { norm: `exits.${depth}.norm`, head: `exits.${depth}.head` };
+  return { norm: "norm", head: a.tied ? "embed" : "head" };
+}
+
 /** Parameters that run for one token at `depth`: embedding, the first `depth` layers, norm, head (a tied one counts once). */
-export function parametersAt(a: Architecture, depth: number): number {
+export function parametersAt(a: Architecture, depth: number, exitHeads: readonly number[] = []): number {
   let count = 0;
-  for (const [name, shape] of tensorShapes(a)) {
-    if (belongsTo(name, depth)) count += shape.reduce((x, y) => x * y, 1);
+  for (const [name, shape] of tensorShapes(a, exitHeads)) {
+    if (runsAt(name, a, depth, exitHeads)) count += shape.reduce((x, y) => x * y, 1);
   }
   return count;
 }
@@ -183,14 +205,16 @@ export function parametersAt(a: Architecture, depth: number): number {
 export function bytesAt(manifest: Manifest, depth: number): number {
   let bytes = 0;
   for (const [name, tensor] of Object.entries(manifest.tensors)) {
-    if (belongsTo(name, depth)) {
+    if (runsAt(name, manifest.architecture, depth, manifest.exit_heads ?? [])) {
       bytes += tensor.data.bytes + (tensor.scales?.bytes ?? 0) + (tensor.zero_points?.bytes ?? 0);
     }
   }
   return bytes;
 }
 
-function belongsTo(name: string, depth: number): boolean {
+function runsAt(name: string, a: Architecture, depth: number, exitHeads: readonly number[]): boolean {
   const layer = /^layers\.(\d+)\./.exec(name)?.[1];
-  return layer === undefined || Number(layer) < depth;
+  if (layer !== undefined) return Number(layer) < depth;
+  const { norm, head } = headTensors(a, depth, exitHeads);
+  return name === "embed" || name === norm || name === head;
 }
