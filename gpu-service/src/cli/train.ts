@@ -2,7 +2,7 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import type { ResumeSettings, TrainListener } from "../train/run.ts";
 import { CliError, decimalNumber, depthList, wholeNumber } from "./output.ts";
 
-const METHODS = ["sft", "soft", "sortednet", "lite"];
+const METHODS = ["sft", "soft", "sortednet", "lite", "ict"];
 const LARGE = 1_000_000_000;
 
 /** Options as commander gives them; all but `out` and the modes are settings of `TrainConfig`. */

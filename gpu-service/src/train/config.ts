@@ -90,6 +90,11 @@ export function parseConfig(settings: object, where: string): TrainConfig {
   if (exitWeights && exits && exitWeights.length !== exits.length) {
     throw new TrainError(`${where}: ${exitWeights.length} 'exitWeights' for ${exits.length} exits`);
   }
+  if (method === "ict" && (distill > 0 || result.data.freeze !== "")) {
+    throw new TrainError(
+      `${where}: with ict the whole model is frozen and the labels teach: no 'distill', no 'freeze'`,
+    );
+  }
   if (distill === 1 && result.data.teacher === "self" && method === "sft") {
     throw new TrainError(`${where}: full depth cannot be its own only teacher; use --teacher base`);
   }

@@ -23,10 +23,12 @@ export async function exportRun(
   { base, exits, parameters, config, step }: TrainedModel,
 ): Promise<Manifest> {
   const { architecture, name, tokenizer, provenance, files } = base.manifest;
+  const exitHeads = config.method === "ict" ? exits.slice(0, -1) : [];
   const header: CheckpointHeader = {
     name: `${name.replace(/-nested$/, "").slice(0, 120)}-nested`,
     architecture,
     exits,
+    ...(exitHeads.length > 0 ? { exit_heads: exitHeads } : {}),
     tokenizer,
     quantization: weightPlan("fp32"),
     provenance: {
@@ -39,7 +41,7 @@ export async function exportRun(
   };
   const writer = await CheckpointWriter.create(dir, header, { force: true });
   try {
-    for (const tensor of tensorShapes(architecture).keys()) {
+    for (const tensor of tensorShapes(architecture, exitHeads).keys()) {
       await writer.writeTensor(tensor, parameter(parameters, tensor));
     }
     for (const { path } of files) {

@@ -1,16 +1,24 @@
-import type { Architecture } from "@fathom/shared";
+import { type Architecture, headTensors } from "@fathom/shared";
 import { type AdamWOptions, type AdamWState, adamWStep, clipScale, newAdamWState } from "./adamw.ts";
 import type { Backprop, ExitScore } from "./backprop.ts";
 import { type Batch, targetsOf } from "./batch.ts";
 import { NOTHING_FROZEN } from "./frozen.ts";
 import { type ExitLoss, HeadRunner } from "./head-runner.ts";
-import { type Gradients, gradientNorm, headName, type Parameters, parameter } from "./parameters.ts";
+import { accumulate, type Gradients, gradientNorm, headName, type Parameters, parameter } from "./parameters.ts";
 import { type SessionOptions, TrainingSessions } from "./training-sessions.ts";
 
-interface OwnHead {
-  /** A norm and a head; the trunk's names. */
-  parameters: Parameters;
-  optimizer: AdamWState;
+/** Copies of the trunk's norm and head for every exit but the last, by their checkpoint names. */
+export function initialHeads(a: Architecture, trunk: Parameters, exits: readonly number[]): Parameters {
+  const depths = exits.slice(0, -1);
+  return new Map(
+    depths.flatMap((depth) => {
+      const { norm, head } = headTensors(a, depth, depths);
+      return [
+        [norm, parameter(trunk, "norm").slice()],
+        [head, parameter(trunk, headName(a)).slice()],
+      ] as const;
+    }),
+  );
 }
 
 /**
@@ -18,16 +26,20 @@ interface OwnHead {
  * copies of the trunk's (the ICT baseline of LITE and Sorted LLaMA).
  */
 export class IntermediateHeads {
+  readonly #a: Architecture;
   readonly #depths: readonly number[];
   readonly #trunk: Parameters;
   readonly #backprop: Backprop;
   readonly #sessions: TrainingSessions;
   readonly #runner: HeadRunner;
-  readonly #heads = new Map<number, OwnHead>();
+  /** Norms and heads of the exits, by their checkpoint names; training changes them in place. */
+  readonly parameters: Parameters;
+  readonly #optimizers = new Map<number, AdamWState>();
 
   /**
    * @param exits ascending; the last one keeps the trunk's head
    * @param backprop runs the trunk; the caller closes it
+   * @param heads where to go on; default `initialHeads`
    */
   constructor(
     a: Architecture,
@@ -35,35 +47,52 @@ export class IntermediateHeads {
     exits: readonly number[],
     backprop: Backprop,
     options: SessionOptions,
+    heads: Parameters = initialHeads(a, trunk, exits),
   ) {
+    this.#a = a;
+    this.parameters = heads;
     this.#depths = exits.slice(0, -1);
     this.#trunk = trunk;
     this.#backprop = backprop;
     this.#sessions = new TrainingSessions(a, options);
     this.#runner = new HeadRunner(a, this.#sessions, NOTHING_FROZEN);
-    const names = ["norm", headName(a)];
-    for (const depth of this.#depths) {
-      const parameters: Parameters = new Map(names.map((name) => [name, parameter(trunk, name).slice()]));
-      this.#heads.set(depth, { parameters, optimizer: newAdamWState() });
-    }
   }
 
   /** Parameters beyond the trunk's. */
   get extraParameters(): number {
-    const sizes = [...this.#heads.values()].flatMap(({ parameters }) => [...parameters.values()]);
-    return sizes.reduce((sum, { length }) => sum + length, 0);
+    return [...this.parameters.values()].reduce((sum, { length }) => sum + length, 0);
   }
 
-  /** One step of every head on a batch. */
-  async step(batch: Batch, learningRate: number, clip: number, options: AdamWOptions): Promise<ExitLoss[]> {
+  /**
+   * Losses of every own head on a batch.
+   * @param gradients receives the gradients of Σ scale · loss by checkpoint name, added to what is there
+   */
+  async run(batch: Batch, scale: number, gradients: Gradients): Promise<ExitLoss[]> {
     const rows = await this.#backprop.exitRows(this.#trunk, batch, this.#depths);
     const targets = targetsOf(batch);
     const losses: ExitLoss[] = [];
-    for (const [depth, { parameters, optimizer }] of this.#heads) {
-      const gradients: Gradients = new Map();
-      const result = await this.#runner.run(parameters, [{ depth, weight: 1 }], rows, targets, gradients, undefined);
-      adamWStep(parameters, gradients, optimizer, learningRate, clipScale(gradientNorm(gradients), clip), options);
+    for (const depth of this.#depths) {
+      const own: Gradients = new Map();
+      const terms = [{ depth, weight: scale }];
+      const result = await this.#runner.run(this.#view(depth), terms, rows, targets, own, undefined);
+      const names = headTensors(this.#a, depth, this.#depths);
+      accumulate(gradients, names.norm, parameter(own, "norm"));
+      accumulate(gradients, names.head, parameter(own, headName(this.#a)));
       losses.push(...result.losses);
+    }
+    return losses;
+  }
+
+  /** One step of every head on a batch, each clipped and updated by itself. */
+  async step(batch: Batch, learningRate: number, clip: number, options: AdamWOptions): Promise<ExitLoss[]> {
+    const gradients: Gradients = new Map();
+    const losses = await this.run(batch, 1, gradients);
+    for (const depth of this.#depths) {
+      const names = Object.values(headTensors(this.#a, depth, this.#depths));
+      const own: Gradients = new Map(names.map((name) => [name, parameter(gradients, name)]));
+      const optimizer = this.#optimizers.get(depth) ?? newAdamWState();
+      this.#optimizers.set(depth, optimizer);
+      adamWStep(this.parameters, own, optimizer, learningRate, clipScale(gradientNorm(own), clip), options);
     }
     return losses;
   }
@@ -76,9 +105,9 @@ export class IntermediateHeads {
     const top = new Map([[fullDepth, rows.get(fullDepth) ?? new Float32Array()]]);
     const full = (await this.#runner.measure(this.#trunk, top, targets)).get(fullDepth)?.predicted;
     const scores: ExitScore[] = [];
-    for (const [depth, { parameters }] of this.#heads) {
+    for (const depth of this.#depths) {
       const own = new Map([[depth, rows.get(depth) ?? new Float32Array()]]);
-      const measured = (await this.#runner.measure(parameters, own, targets)).get(depth);
+      const measured = (await this.#runner.measure(this.#view(depth), own, targets)).get(depth);
       const score = { depth, targets: targets.labels.length, loss: 0, correct: 0, agreed: 0 };
       for (const value of measured?.crossEntropy ?? []) score.loss += value;
       for (const [i, token] of (measured?.predicted ?? new Int32Array()).entries()) {
@@ -93,5 +122,14 @@ export class IntermediateHeads {
   /** Frees the native sessions. */
   close(): Promise<void> {
     return this.#sessions.close();
+  }
+
+  /** An exit's norm and head under the trunk's names. */
+  #view(depth: number): Parameters {
+    const { norm, head } = headTensors(this.#a, depth, this.#depths);
+    return new Map([
+      ["norm", parameter(this.parameters, norm)],
+      [headName(this.#a), parameter(this.parameters, head)],
+    ]);
   }
 }

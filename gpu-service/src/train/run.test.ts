@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { openCheckpoint } from "../checkpoint/open-checkpoint.ts";
 import { temporaryFolder } from "../checkpoint/testing/temporary-folder.ts";
+import { loadEngine } from "../engine/load-engine.ts";
 import { parseConfig, type TrainConfig } from "./config.ts";
 import { loadParameters } from "./parameters.ts";
 import { randomStream } from "./random.ts";
@@ -87,6 +88,32 @@ test.each(["sft", "soft", "lite", "sortednet"] as const)("%s lowers the loss it 
   const full = String(exits.at(-1));
   const losses = steps.map(({ exits: byDepth }) => byDepth[full]?.loss).filter((loss) => loss !== undefined);
   expect(losses.at(-1)).toBeLessThan(0.9 * losses[0]);
+});
+
+test("ict trains heads of the exits' own, leaves the rest, resumes, and the engine serves them", async () => {
+  const out = join(root, "ict");
+  const settings = { method: "ict", distill: 0, freeze: "", accumulation: 1, batch: 64, learningRate: 3e-3 } as const;
+  const { signal, listener } = stopAfter(7);
+  await startRun(out, config({ ...settings, schedule: "constant", maxSteps: 15 }), signal, listener);
+  await resumeRun(out, {}, never);
+  const lines = (await metrics(out)).split("\n").map((line) => JSON.parse(line));
+  const losses = lines.filter(({ type }) => type === "step").map(({ loss }) => loss);
+  expect(losses).toHaveLength(15);
+  expect(losses.at(-1)).toBeLessThan(0.9 * losses[0]);
+
+  const trained = await openCheckpoint(join(out, "checkpoint"));
+  expect(trained.manifest.exit_heads).toEqual(exits.slice(0, -1));
+  expect(await loadParameters(trained)).toEqual(await loadParameters(await openCheckpoint(base)));
+  const [before, after] = await Promise.all([
+    loadEngine(base, { threads: 1 }),
+    loadEngine(trained.dir, { threads: 1 }),
+  ]);
+  const [own, shared] = [await after.probe([5, 9], exits), await before.probe([5, 9], exits)];
+  for (const [e, { logits }] of own.entries()) {
+    if (e === exits.length - 1) expect(logits).toEqual(shared[e]?.logits);
+    else expect(logits).not.toEqual(shared[e]?.logits);
+  }
+  await Promise.all([before.close(), after.close()]);
 });
 
 test("a state that a crash cut short is not taken, and the last good one is used", async () => {

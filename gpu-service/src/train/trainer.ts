@@ -6,6 +6,7 @@ import type { TrainConfig } from "./config.ts";
 import { type Dataset, epochBatches, padded } from "./data/dataset.ts";
 import type { Example } from "./data/encode-record.ts";
 import { frozenTensors, parseFrozen } from "./frozen.ts";
+import { IntermediateHeads, initialHeads } from "./intermediate-heads.ts";
 import { distill } from "./objectives/distill.ts";
 import { METHODS } from "./objectives/methods.ts";
 import { type Gradients, gradientNorm, type Parameters } from "./parameters.ts";
@@ -45,6 +46,8 @@ export class Trainer {
   readonly #exits: ExitSet;
   readonly #data: Dataset;
   readonly #backprop: Backprop;
+  /** Heads of the exits' own, with method ict: the trunk stays as it is then. */
+  readonly #heads: IntermediateHeads | undefined;
   readonly #base: Parameters;
   /** All parameters: trained ones are this run's own, frozen ones the base's. */
   readonly parameters: Parameters;
@@ -64,14 +67,15 @@ export class Trainer {
     state: RunState | undefined,
   ) {
     const frozen = freezing(config.freeze, a);
-    const fixed = frozenTensors(frozen);
+    const ict = config.method === "ict";
+    const fixed = ict ? new Set(base.keys()) : frozenTensors(frozen);
     this.#config = config;
     this.#exits = exits;
     this.#data = data;
     this.#base = base;
     this.parameters = new Map();
     const trained: Parameters = new Map();
-    for (const [name, values] of base) {
+    for (const [name, values] of ict ? [...base, ...initialHeads(a, base, exits)] : base) {
       const own = fixed.has(name) ? values : (state?.parameters.get(name) ?? values.slice());
       if (own.length !== values.length) throw new TrainError(`the saved state does not fit the base: '${name}'`);
       this.parameters.set(name, own);
@@ -89,6 +93,8 @@ export class Trainer {
       optimizer: state?.optimizer ?? { step: 0, first: new Map(), second: new Map() },
     };
     this.#backprop = new Backprop(a, { frozen, threads: config.threads, spinning: config.spinning });
+    const options = { threads: config.threads, spinning: config.spinning };
+    if (ict) this.#heads = new IntermediateHeads(a, base, exits, this.#backprop, options, trained);
   }
 
   /** Steps of the whole run. */
@@ -121,7 +127,9 @@ export class Trainer {
     for (const [i, batch] of micro.entries()) {
       const scale = (counts[i] ?? 0) / total;
       const teacher = config.teacher === "self" ? "self" : this.#base;
-      const losses = await this.#backprop.run(this.parameters, batch, terms, gradients, { teacher, scale });
+      const losses = this.#heads
+        ? await this.#heads.run(batch, scale, gradients)
+        : await this.#backprop.run(this.parameters, batch, terms, gradients, { teacher, scale });
       for (const [e, { loss, accuracy, kl }] of losses.entries()) {
         const sum = sums[e];
         if (!sum) continue;
@@ -159,7 +167,9 @@ export class Trainer {
     const examples = this.#data.heldOut.slice(0, this.#config.evalRecords);
     const sums = this.#exits.map((depth) => ({ depth, targets: 0, loss: 0, correct: 0, agreed: 0 }));
     for (const batch of heldOutBatches(examples, this.#config.batch)) {
-      const scores = await this.#backprop.evaluate(this.parameters, batch, this.#exits);
+      const scores = this.#heads
+        ? await this.#heads.evaluate(batch, this.#exits.at(-1) ?? 0)
+        : await this.#backprop.evaluate(this.parameters, batch, this.#exits);
       for (const [e, score] of scores.entries()) {
         const sum = sums[e];
         if (!sum) continue;
@@ -178,8 +188,9 @@ export class Trainer {
     }));
   }
 
-  close(): Promise<void> {
-    return this.#backprop.close();
+  async close(): Promise<void> {
+    await this.#heads?.close();
+    await this.#backprop.close();
   }
 
   get #batchesPerEpoch(): number {

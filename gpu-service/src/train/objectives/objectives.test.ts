@@ -7,7 +7,7 @@ import { METHOD_NAMES, METHODS } from "./methods.ts";
 const exitSet = fc.uniqueArray(fc.integer({ min: 1, max: 80 }), { minLength: 1, maxLength: 10 });
 const options = { exitsPerStep: 1, alwaysFull: false };
 
-describe.each(METHOD_NAMES)("%s", (method) => {
+describe.each(METHOD_NAMES.filter((name) => name !== "ict"))("%s", (method) => {
   test("runs ascending exits of the set, with weights that sum to 1", () => {
     fc.assert(
       fc.property(exitSet, fc.nat(), fc.integer({ min: 1, max: 12 }), fc.boolean(), (set, seed, exitsPerStep, full) => {
@@ -63,4 +63,13 @@ test("distillation takes its share of each weight, but not where an exit would t
     { depth: 4, weight: 0.25, distillWeight: 0.25 },
     { depth: 8, weight: 0.5 },
   ]);
+});
+
+test("ict runs every exit but the last, each for itself", () => {
+  const options = { weights: undefined, exitsPerStep: 1, alwaysFull: false };
+  expect(METHODS.ict([2, 4, 8], options, () => 0)).toEqual([
+    { depth: 2, weight: 1 },
+    { depth: 4, weight: 1 },
+  ]);
+  expect(METHODS.ict([8], options, () => 0)).toEqual([]);
 });
