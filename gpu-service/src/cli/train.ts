@@ -37,6 +37,7 @@ export function registerTrainCommand(program: Command): void {
     .option("--max-length <tokens>", "cut longer examples (default: 512)", wholeNumber(2, 1_000_000))
     .option("--seed <n>", "default: 42", wholeNumber(0, Number.MAX_SAFE_INTEGER))
     .option("--weight-decay <x>", "default: 0", scientific)
+    .option("--lora-rank <r>", "train low-rank adapters of the layers only, merged at the end", wholeNumber(1, 1024))
     .option("--clip <norm>", "largest gradient norm (default: 1)", scientific)
     .option("--exit-weights <list>", "weights of the exits (default: lite 1, 2, …; sortednet equal)", numberList)
     .option("--exits-per-step <n>", "sortednet: exits drawn per step (default: 1)", wholeNumber(1, 1024))

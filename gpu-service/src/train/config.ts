@@ -50,6 +50,8 @@ export const TrainConfig = z.strictObject({
   distill: z.number().min(0).max(1).default(0),
   /** Who teaches: the model's own full depth, or the base's. */
   teacher: z.enum(["self", "base"]).default("self"),
+  /** Rank of low-rank adapters: only those train, and are merged at the end. Default: the matrices train themselves. */
+  loraRank: z.int().min(1).max(1024).optional(),
   /** What stays as it is: embeddings, head, norm, layers:0-5. */
   freeze: z.string().default(""),
   /** Steps between evaluations on held-out records. */
@@ -94,6 +96,9 @@ export function parseConfig(settings: object, where: string): TrainConfig {
     throw new TrainError(
       `${where}: with ict the whole model is frozen and the labels teach: no 'distill', no 'freeze'`,
     );
+  }
+  if (method === "ict" && result.data.loraRank !== undefined) {
+    throw new TrainError(`${where}: 'loraRank' adapts the layers, which ict leaves as they are`);
   }
   if (distill === 1 && result.data.teacher === "self" && method === "sft") {
     throw new TrainError(`${where}: full depth cannot be its own only teacher; use --teacher base`);

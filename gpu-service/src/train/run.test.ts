@@ -116,6 +116,29 @@ test("ict trains heads of the exits' own, leaves the rest, resumes, and the engi
   await Promise.all([before.close(), after.close()]);
 });
 
+test("low-rank adapters train, resume bit for bit, and are merged into an ordinary checkpoint", async () => {
+  const lora = { method: "soft", loraRank: 4, distill: 0, freeze: "layers:0", accumulation: 1, batch: 64 } as const;
+  const settings = config({ ...lora, learningRate: 1e-2, schedule: "constant", maxSteps: 12 });
+  const [whole, broken] = [join(root, "lora"), join(root, "lora-broken")];
+  await startRun(whole, settings, never);
+  const { signal, listener } = stopAfter(5);
+  await startRun(broken, settings, signal, listener);
+  await resumeRun(broken, {}, never);
+  expect(await metrics(broken)).toBe(await metrics(whole));
+  const lines = (await metrics(whole)).split("\n").map((line) => JSON.parse(line));
+  const losses = lines.filter(({ type }) => type === "step").map(({ loss }) => loss);
+  expect(losses.at(-1)).toBeLessThan(0.95 * losses[0]);
+
+  const before = await loadParameters(await openCheckpoint(base));
+  const checkpoint = await openCheckpoint(join(whole, "checkpoint"));
+  expect(Object.keys(checkpoint.manifest.tensors).filter((name) => name.includes("lora"))).toEqual([]);
+  for (const [name, values] of await loadParameters(checkpoint)) {
+    const adapted = /^layers\.[1-9].*(attn\.|mlp\.)/.test(name);
+    if (adapted) expect(values, name).not.toEqual(before.get(name));
+    else expect(values, name).toEqual(before.get(name));
+  }
+});
+
 test("a state that a crash cut short is not taken, and the last good one is used", async () => {
   const out = join(root, "crashed");
   const { signal, listener } = stopAfter(2);

@@ -7,6 +7,7 @@ import { type Dataset, epochBatches, padded } from "./data/dataset.ts";
 import type { Example } from "./data/encode-record.ts";
 import { frozenTensors, parseFrozen } from "./frozen.ts";
 import { IntermediateHeads, initialHeads } from "./intermediate-heads.ts";
+import { LoraAdapters } from "./lora.ts";
 import { distill } from "./objectives/distill.ts";
 import { METHODS } from "./objectives/methods.ts";
 import { type Gradients, gradientNorm, type Parameters } from "./parameters.ts";
@@ -48,10 +49,13 @@ export class Trainer {
   readonly #backprop: Backprop;
   /** Heads of the exits' own, with method ict: the trunk stays as it is then. */
   readonly #heads: IntermediateHeads | undefined;
+  /** Low-rank adapters that train in the matrices' stead. */
+  readonly #lora: LoraAdapters | undefined;
   readonly #base: Parameters;
   /** All parameters: trained ones are this run's own, frozen ones the base's. */
   readonly parameters: Parameters;
   readonly state: RunState;
+  #merged = false;
   #epoch: { number: number; batches: number[][] } | undefined;
 
   /**
@@ -66,9 +70,12 @@ export class Trainer {
     data: Dataset,
     state: RunState | undefined,
   ) {
-    const frozen = freezing(config.freeze, a);
+    const asked = freezing(config.freeze, a);
+    const lora = config.loraRank;
+    const frozen = lora === undefined ? asked : { ...asked, embeddings: true, head: true, norm: true };
     const ict = config.method === "ict";
-    const fixed = ict ? new Set(base.keys()) : frozenTensors(frozen);
+    const fixed = ict || lora !== undefined ? new Set(base.keys()) : frozenTensors(frozen);
+    const options = { threads: config.threads, spinning: config.spinning };
     this.#config = config;
     this.#exits = exits;
     this.#data = data;
@@ -81,6 +88,12 @@ export class Trainer {
       this.parameters.set(name, own);
       if (!fixed.has(name)) trained.set(name, own);
     }
+    if (lora !== undefined) {
+      const layers = Array.from({ length: a.layers }, (_, layer) => layer).filter((layer) => !frozen.layers.has(layer));
+      const saved = state?.parameters;
+      this.#lora = new LoraAdapters(a, base, layers, { rank: lora, seed: config.seed, saved }, options);
+      for (const [name, values] of this.#lora.parameters) trained.set(name, values);
+    }
     if (trained.size === 0) throw new TrainError(`'freeze': nothing is left to train`);
     if (state && state.parameters.size !== trained.size) {
       throw new TrainError("the saved state holds other parameters than the run trains");
@@ -92,8 +105,7 @@ export class Trainer {
       parameters: trained,
       optimizer: state?.optimizer ?? { step: 0, first: new Map(), second: new Map() },
     };
-    this.#backprop = new Backprop(a, { frozen, threads: config.threads, spinning: config.spinning });
-    const options = { threads: config.threads, spinning: config.spinning };
+    this.#backprop = new Backprop(a, { frozen, ...options });
     if (ict) this.#heads = new IntermediateHeads(a, base, exits, this.#backprop, options, trained);
   }
 
@@ -106,6 +118,7 @@ export class Trainer {
   /** Makes one step. @throws TrainError when the loss is no number; the state is as before the step then. */
   async step(): Promise<StepResult> {
     const started = performance.now();
+    await this.#merge();
     const { config, state } = { config: this.#config, state: this.state };
     const { step } = state;
     const random = randomStream(config.seed, EXIT_STREAM, step);
@@ -122,7 +135,7 @@ export class Trainer {
     );
     const counts = micro.map((batch) => targetsOf(batch).labels.length);
     const total = counts.reduce((x, y) => x + y, 0);
-    const gradients: Gradients = new Map();
+    let gradients: Gradients = new Map();
     const sums: ExitLoss[] = terms.map(({ depth }) => ({ depth, loss: 0, accuracy: 0 }));
     for (const [i, batch] of micro.entries()) {
       const scale = (counts[i] ?? 0) / total;
@@ -138,6 +151,7 @@ export class Trainer {
         if (kl !== undefined) sum.kl = (sum.kl ?? 0) + scale * kl;
       }
     }
+    if (this.#lora) gradients = await this.#lora.pullBack(gradients);
     const loss = sums.reduce((sum, { loss, kl = 0 }, e) => {
       const { weight = 0, distillWeight = 0 } = terms[e] ?? {};
       return sum + weight * loss + distillWeight * kl;
@@ -154,6 +168,7 @@ export class Trainer {
       steps: this.steps,
     });
     adamWStep(state.parameters, gradients, state.optimizer, rate, clipScale(norm, config.clip), config);
+    await this.#lora?.merge(this.parameters);
     const tokens = micro.reduce((sum, _, i) => sum + tokensOf(this.#examples(step * config.accumulation + i)), 0);
     state.step++;
     state.tokens += tokens;
@@ -164,6 +179,7 @@ export class Trainer {
 
   /** Measures every exit on the first `evalRecords` held-out records. */
   async evaluate(): Promise<HeldOutScore[]> {
+    await this.#merge();
     const examples = this.#data.heldOut.slice(0, this.#config.evalRecords);
     const sums = this.#exits.map((depth) => ({ depth, targets: 0, loss: 0, correct: 0, agreed: 0 }));
     for (const batch of heldOutBatches(examples, this.#config.batch)) {
@@ -190,7 +206,14 @@ export class Trainer {
 
   async close(): Promise<void> {
     await this.#heads?.close();
+    await this.#lora?.close();
     await this.#backprop.close();
+  }
+
+  /** Merges the adapters of a resumed run before their first use. */
+  async #merge(): Promise<void> {
+    if (!this.#merged) await this.#lora?.merge(this.parameters);
+    this.#merged = true;
   }
 
   get #batchesPerEpoch(): number {

@@ -21,14 +21,9 @@ export class TrainingSessions {
   readonly #layers = new Map<boolean, Promise<LayerSessions>>();
   readonly #heads = new Map<string, Promise<ort.InferenceSession>>();
 
-  constructor(a: Architecture, { threads, spinning = true }: SessionOptions) {
+  constructor(a: Architecture, options: SessionOptions) {
     this.#a = a;
-    this.#options = {
-      executionProviders: ["cpu"],
-      intraOpNumThreads: threads,
-      logSeverityLevel: 3,
-      extra: { session: { intra_op: { allow_spinning: spinning ? "1" : "0" }, force_spinning_stop: "1" } },
-    };
+    this.#options = sessionOptions(options);
   }
 
   /** A layer's two passes; an untrained one gives no gradients of its weights. */
@@ -56,6 +51,16 @@ export class TrainingSessions {
   #create(graph: Graph): Promise<ort.InferenceSession> {
     return ort.InferenceSession.create(encodeModel(graph), this.#options);
   }
+}
+
+/** ONNX Runtime's options for a session of training. */
+export function sessionOptions({ threads, spinning = true }: SessionOptions): ort.InferenceSession.SessionOptions {
+  return {
+    executionProviders: ["cpu"],
+    intraOpNumThreads: threads,
+    logSeverityLevel: 3,
+    extra: { session: { intra_op: { allow_spinning: spinning ? "1" : "0" }, force_spinning_stop: "1" } },
+  };
 }
 
 function memo<K, V>(known: Map<K, V>, key: K, make: () => V): V {
