@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-// Runs the parity suite on the WebGPU execution provider: on a GPU's Vulkan driver, or on the SwiftShader that Debian's
+// Runs the parity suite and the gradient oracle on the WebGPU execution provider: on a GPU's Vulkan driver, or on the SwiftShader that Debian's
 // chromium ships. Prints why when there is neither.
 const SWIFTSHADER = "/usr/lib/chromium/vk_swiftshader_icd.json";
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
@@ -23,5 +23,12 @@ const env = {
   FATHOM_TEST_PROVIDER: "webgpu",
 };
 const vitest = join(ROOT, "node_modules/vitest/vitest.mjs");
-const args = [vitest, "run", "--project", "gpu-service", "gpu-service/src/engine/parity.test.ts"];
+const args = [
+  vitest,
+  "run",
+  "--project",
+  "gpu-service",
+  "gpu-service/src/engine/parity.test.ts",
+  "gpu-service/src/train/oracle.test.ts",
+];
 process.exit(spawnSync(process.execPath, args, { cwd: ROOT, env, stdio: "inherit" }).status ?? 1);

@@ -2,6 +2,7 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import type { ResumeSettings, TrainListener } from "../train/run.ts";
 import { CliError, decimalNumber, depthList, wholeNumber } from "./output.ts";
 
+const PROVIDERS = ["cpu", "webgpu", "cuda"];
 const METHODS = ["sft", "soft", "sortednet", "lite", "ict"];
 const LARGE = 1_000_000_000;
 
@@ -48,6 +49,7 @@ export function registerTrainCommand(program: Command): void {
     .option("--eval-every <steps>", "measure held-out records (default: 500)", wholeNumber(1, LARGE))
     .option("--eval-records <n>", "held-out records to measure (default: 48)", wholeNumber(0, LARGE))
     .option("--save-every <minutes>", "save the state (default: 5)", decimalNumber(0.001, 100_000))
+    .addOption(new Option("--provider <name>", "where the graphs run (default: cpu)").choices(PROVIDERS))
     .option("--threads <n>", "default: 2", wholeNumber(1, 1024))
     .option("--no-spinning", "idle threads sleep: better beside other work")
     .option("--config <file>", "JSON object of these settings in camel case; options override it")

@@ -2,7 +2,7 @@ import type { Architecture, ExitSet } from "@fathom/shared";
 
 /** Where the graphs run. */
 export type ExecutionProvider = "cpu" | "webgpu" | "cuda";
-export const EXECUTION_PROVIDERS: readonly ExecutionProvider[] = ["cpu", "webgpu", "cuda"];
+export const EXECUTION_PROVIDERS = ["cpu", "webgpu", "cuda"] as const satisfies readonly ExecutionProvider[];
 
 /** How the next token is drawn from the logits. `temperature` 0 is greedy; the seed makes a sampled run repeatable. */
 export interface SamplingParams {

@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { z } from "zod";
+import { EXECUTION_PROVIDERS } from "../engine/types.ts";
 import { METHOD_NAMES } from "./objectives/methods.ts";
 import { TrainError } from "./train-error.ts";
 
@@ -61,6 +62,8 @@ export const TrainConfig = z.strictObject({
   /** Minutes between saved states. */
   saveEvery: positive.default(5),
   threads: count.default(2),
+  /** Where the graphs run. */
+  provider: z.enum(EXECUTION_PROVIDERS).default("cpu"),
   /** Idle threads wait actively: faster alone, wasteful beside other work. */
   spinning: z.boolean().default(true),
 });

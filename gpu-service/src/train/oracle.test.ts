@@ -3,16 +3,18 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { ExecutionProvider } from "../engine/types.ts";
 import { type TrainingReference, trainingReference } from "./reference.ts";
 
 const fixtures = new URL("../../../test/fixtures/tiny-llama/", import.meta.url).pathname;
+const provider = (process.env.FATHOM_TEST_PROVIDER ?? "cpu") as ExecutionProvider;
 const METHODS = ["sft", "soft", "lite", "sorted_sample"] as const;
 
 function relative(actual: number, expected: number): number {
   return Math.abs(actual - expected) / Math.abs(expected);
 }
 
-describe.each(["tied", "untied"])("a %s head, against PyTorch", (variant) => {
+describe.each(["tied", "untied"])(`a %s head, on ${provider}, against PyTorch`, (variant) => {
   const source = join(fixtures, variant);
   const reference: TrainingReference & { soft_adamw: { losses: number[] } } = JSON.parse(
     readFileSync(join(source, "reference.json"), "utf8"),
@@ -23,7 +25,7 @@ describe.each(["tied", "untied"])("a %s head, against PyTorch", (variant) => {
 
   beforeAll(async () => {
     dir = await mkdtemp(join(tmpdir(), "fathom-oracle-"));
-    const result = await trainingReference(source, dir);
+    const result = await trainingReference(source, dir, provider);
     ours = result.reference;
     softGradients = result.softGradients;
   });

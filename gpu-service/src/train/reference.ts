@@ -4,6 +4,7 @@ import type { Architecture } from "@fathom/shared";
 import { huggingFaceTensors, sliceFor } from "../checkpoint/huggingface/tensor-names.ts";
 import { importCheckpoint } from "../checkpoint/import-checkpoint.ts";
 import { openCheckpoint } from "../checkpoint/open-checkpoint.ts";
+import type { ExecutionProvider } from "../engine/types.ts";
 import { adamWStep, clipScale, newAdamWState } from "./adamw.ts";
 import { Backprop, type ExitLoss } from "./backprop.ts";
 import type { Batch } from "./batch.ts";
@@ -44,10 +45,12 @@ interface ReferenceInput {
  * Computes everything that a reference folder (config.json, model.safetensors, reference.json) states about training, with
  * its exits, batch and optimiser settings.
  * @param scratch an existing folder for the imported checkpoint
+ * @param provider where the graphs run
  */
 export async function trainingReference(
   source: string,
   scratch: string,
+  provider: ExecutionProvider = "cpu",
 ): Promise<{ reference: TrainingReference; softGradients: Map<string, Float32Array> }> {
   const input: ReferenceInput = JSON.parse(await readFile(join(source, "reference.json"), "utf8"));
   const { exits } = input;
@@ -62,7 +65,7 @@ export async function trainingReference(
     tokens: Int32Array.from(input.batch.input_ids.flat()),
     labels: Int32Array.from(input.batch.labels.flat()),
   };
-  const backprop = new Backprop(a, { threads: 2 });
+  const backprop = new Backprop(a, { threads: 2, provider });
   try {
     const count = exits.length;
     const lite = exits.map((_, i) => i + 1);

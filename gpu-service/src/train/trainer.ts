@@ -75,7 +75,7 @@ export class Trainer {
     const frozen = lora === undefined ? asked : { ...asked, embeddings: true, head: true, norm: true };
     const ict = config.method === "ict";
     const fixed = ict || lora !== undefined ? new Set(base.keys()) : frozenTensors(frozen);
-    const options = { threads: config.threads, spinning: config.spinning };
+    const options = { threads: config.threads, spinning: config.spinning, provider: config.provider };
     this.#config = config;
     this.#exits = exits;
     this.#data = data;

@@ -1,5 +1,6 @@
 import type { Architecture } from "@fathom/shared";
 import ort from "onnxruntime-node";
+import type { ExecutionProvider } from "../engine/types.ts";
 import { buildTrainingHead, buildTrainingLayer, type TrainingHeadOptions } from "../graph/llama-training.ts";
 import { encodeModel, type Graph } from "../graph/onnx.ts";
 
@@ -7,6 +8,8 @@ export interface SessionOptions {
   threads: number;
   /** Idle threads wait actively: faster on a machine of one's own, wasteful beside other work. Default true. */
   spinning?: boolean;
+  /** Where the graphs run; operators that a provider lacks fall back to the CPU. Default cpu. */
+  provider?: ExecutionProvider;
 }
 
 export interface LayerSessions {
@@ -54,9 +57,13 @@ export class TrainingSessions {
 }
 
 /** ONNX Runtime's options for a session of training. */
-export function sessionOptions({ threads, spinning = true }: SessionOptions): ort.InferenceSession.SessionOptions {
+export function sessionOptions({
+  threads,
+  spinning = true,
+  provider = "cpu",
+}: SessionOptions): ort.InferenceSession.SessionOptions {
   return {
-    executionProviders: ["cpu"],
+    executionProviders: provider === "cpu" ? ["cpu"] : [provider, "cpu"],
     intraOpNumThreads: threads,
     logSeverityLevel: 3,
     extra: { session: { intra_op: { allow_spinning: spinning ? "1" : "0" }, force_spinning_stop: "1" } },
