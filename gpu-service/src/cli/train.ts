@@ -36,6 +36,11 @@ export function registerTrainCommand(program: Command): void {
     .option("--max-steps <n>", "length of the run in steps", wholeNumber(1, LARGE))
     .option("--max-minutes <n>", "stop after this time", decimalNumber(0.01, 1_000_000))
     .option("--max-length <tokens>", "cut longer examples (default: 512)", wholeNumber(2, 1_000_000))
+    .option(
+      "--min-response <tokens>",
+      "leave records with shorter responses out of training",
+      wholeNumber(1, 1_000_000),
+    )
     .option("--seed <n>", "default: 42", wholeNumber(0, Number.MAX_SAFE_INTEGER))
     .option("--weight-decay <x>", "default: 0", scientific)
     .option("--lora-rank <r>", "train low-rank adapters of the layers only, merged at the end", wholeNumber(1, 1024))

@@ -10,6 +10,18 @@ import type { Graph } from "./onnx.ts";
 export const LAYER_TENSORS = ["attn_norm", "attn.qkv", "attn.o", "mlp_norm", "mlp.gate_up", "mlp.down"] as const;
 export type LayerTensor = (typeof LAYER_TENSORS)[number];
 
+/** What a layer's graphs give gradients of. */
+export type LayerLearns = "nothing" | "matrices" | "adapters";
+
+/** Low-rank adapters of a matrix `name`: W + 2·B·A with A [r, K] and B [N, r] (Hu et al. 2021). */
+export const adapterNames = (name: string) => ({ a: `${name}.lora_a`, b: `${name}.lora_b` });
+
+/** α / r of the paper with α = 2r, the usual choice: the update is scaled alike whatever the rank. */
+export const ADAPTER_SCALE = 2;
+
+/** The adapters' names in a layer's graphs. */
+export const ADAPTER_TENSORS = LAYER_MATRICES.flatMap((matrix) => Object.values(adapterNames(matrix)));
+
 /** Name of the gradient of a graph input. */
 export const gradientOf = (name: string) => `d ${name}`;
 
@@ -44,9 +56,10 @@ export const TRAINING_HEAD = {
 
 /**
  * One decoder layer over a padded batch, forward and backward, with its weights as inputs.
- * @param trainable false leaves the weights' gradients out: a frozen layer only passes the gradient down
+ * @param learns with nothing to learn a layer only passes the gradient down; adapters are inputs of their own, and the
+ * matrices beneath them get no gradient
  */
-export function buildTrainingLayer(a: Architecture, trainable: boolean): Partition {
+export function buildTrainingLayer(a: Architecture, learns: LayerLearns): Partition {
   const b = new GraphBuilder("layer");
   const hidden = b.input(TRAINING_LAYER.hidden, "float32", ["B", "S", a.hidden_size]);
   b.input(TRAINING_LAYER.cos, "float32", ["S", a.head_dim / 2]);
@@ -54,16 +67,34 @@ export function buildTrainingLayer(a: Architecture, trainable: boolean): Partiti
   b.input(TRAINING_LAYER.mask, "float32", ["GS", "S"]);
   b.input("attn_norm", "float32", [a.hidden_size]);
   b.input("mlp_norm", "float32", [a.hidden_size]);
-  for (const matrix of LAYER_MATRICES) b.input(matrix, "float32", layerMatrixShape(a, matrix));
+  for (const matrix of LAYER_MATRICES) {
+    const [n, k] = layerMatrixShape(a, matrix);
+    b.input(matrix, "float32", [n, k]);
+    if (learns !== "adapters") continue;
+    b.input(adapterNames(matrix).a, "float32", ["rank", k]);
+    b.input(adapterNames(matrix).b, "float32", [n, "rank"]);
+  }
 
-  const residual = decoderLayer(b, a, inputWeights(), 0, { stream: hidden, delta: undefined }, attendWithinBatch(a));
+  const residual = decoderLayer(
+    b,
+    a,
+    inputWeights(learns === "adapters"),
+    0,
+    { stream: hidden, delta: undefined },
+    attendWithinBatch(a),
+  );
   const out = settle(b, residual, TRAINING_LAYER.hiddenOut);
   b.output(out, "float32", ["B", "S", a.hidden_size]);
   const forwardNodes = b.graph().nodes.length;
 
   const seed = b.input(gradientOf(out), "float32", ["B", "S", a.hidden_size]);
-  emitGradients(b, new Map([[out, seed]]), [hidden, ...(trainable ? LAYER_TENSORS : [])]);
+  emitGradients(b, new Map([[out, seed]]), [hidden, ...learntTensors(learns)]);
   return partition(b.graph(), forwardNodes);
+}
+
+/** The tensors of a layer that get a gradient, without the layer's number. */
+export function learntTensors(learns: LayerLearns): readonly string[] {
+  return { nothing: [], matrices: LAYER_TENSORS, adapters: ADAPTER_TENSORS }[learns];
 }
 
 export interface TrainingHeadOptions {
@@ -139,17 +170,18 @@ function emitGradients(b: GraphBuilder, seeds: ReadonlyMap<string, string>, wrt:
   }
 }
 
-/** Weights that come in through graph inputs named without the layer's number. */
-function inputWeights(): LlamaWeights {
+/** Weights, with adapters or without, that come in through graph inputs named without the layer's number. */
+function inputWeights(adapted: boolean): LlamaWeights {
   const local = (name: string) => name.replace(/^layers\.\d+\./, "");
   return {
     linear: (b, name, x) => {
       // Two-dimensional, so that the weight's gradient is one matrix product over all positions.
-      const flat = matmul(
-        b,
-        b.node("Reshape", [x, b.node("Concat", [b.int64s([-1]), lastDim(b, x)], { attributes: { axis: 0 } })]),
-        local(name),
-      );
+      const rows = b.node("Reshape", [
+        x,
+        b.node("Concat", [b.int64s([-1]), lastDim(b, x)], { attributes: { axis: 0 } }),
+      ]);
+      const own = matmul(b, rows, local(name));
+      const flat = adapted ? b.node("Add", [own, adapterProduct(b, rows, local(name))]) : own;
       const leading = b.node("Shape", [x], { attributes: { end: -1 } });
       return b.node("Reshape", [flat, b.node("Concat", [leading, b.int64s([-1])], { attributes: { axis: 0 } })]);
     },
@@ -163,6 +195,13 @@ function lastDim(b: GraphBuilder, value: string): string {
 
 function matmul(b: GraphBuilder, x: string, weight: string): string {
   return b.node("FusedMatMul", [x, weight], { attributes: { transB: 1 }, domain: MICROSOFT });
+}
+
+/** 2 · x · Aᵀ · Bᵀ, never forming the matrix B · A. */
+function adapterProduct(b: GraphBuilder, x: string, matrix: string): string {
+  const names = adapterNames(matrix);
+  const attributes = { transB: 1, alpha: { float: ADAPTER_SCALE } };
+  return b.node("FusedMatMul", [matmul(b, x, names.a), names.b], { attributes, domain: MICROSOFT });
 }
 
 /** Causal attention of every sequence of a batch to itself; padding on the right needs no mask of its own. */

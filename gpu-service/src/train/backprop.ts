@@ -1,5 +1,12 @@
 import type { Architecture } from "@fathom/shared";
-import { gradientOf, LAYER_TENSORS, TRAINING_LAYER } from "../graph/llama-training.ts";
+import {
+  ADAPTER_TENSORS,
+  gradientOf,
+  LAYER_TENSORS,
+  type LayerLearns,
+  learntTensors,
+  TRAINING_LAYER,
+} from "../graph/llama-training.ts";
 import { type RopeTable, ropeTable } from "../graph/rope.ts";
 import { type Batch, targetsOf } from "./batch.ts";
 import { type Frozen, lowestTrained, NOTHING_FROZEN } from "./frozen.ts";
@@ -201,7 +208,7 @@ export class Backprop {
   }
 
   async #forward(parameters: Parameters, layer: number, hidden: Float32Array, pass: Pass, keep: boolean) {
-    const { forward } = await this.#sessions.layer(!keep || !this.#frozen.layers.has(layer));
+    const { forward } = await this.#sessions.layer(this.#learns(parameters, layer, keep));
     const feeds = {
       ...pass.shared,
       ...this.#layerFeeds(parameters, layer),
@@ -218,14 +225,13 @@ export class Backprop {
     pass: Pass,
     gradients: Gradients,
   ): Promise<Float32Array> {
-    const trained = !this.#frozen.layers.has(layer);
-    const { backward } = await this.#sessions.layer(trained);
+    const learns = this.#learns(parameters, layer, true);
+    const { backward } = await this.#sessions.layer(learns);
     const feeds = { ...pass.shared, ...this.#layerFeeds(parameters, layer), ...saved } as Feeds;
     feeds[gradientOf(TRAINING_LAYER.hiddenOut)] = tensor(dHidden, pass.shape);
     const outputs = await backward.run(pick(feeds, backward));
-    if (trained) {
-      for (const name of LAYER_TENSORS)
-        accumulate(gradients, `layers.${layer}.${name}`, floats(outputs, gradientOf(name)));
+    for (const name of learntTensors(learns)) {
+      accumulate(gradients, `layers.${layer}.${name}`, floats(outputs, gradientOf(name)));
     }
     return floats(outputs, gradientOf(TRAINING_LAYER.hidden));
   }
@@ -247,11 +253,18 @@ export class Backprop {
     };
   }
 
+  /** Which graphs run a layer: those for adapters where the parameters hold some. */
+  #learns(parameters: Parameters, layer: number, keep: boolean): LayerLearns {
+    if (parameters.has(`layers.${layer}.${ADAPTER_TENSORS[0]}`)) return "adapters";
+    // Without gradients either graph does; the one that is there already saves making another.
+    return keep && this.#frozen.layers.has(layer) ? "nothing" : "matrices";
+  }
+
   #layerFeeds(parameters: Parameters, layer: number): Feeds {
     const feeds: Feeds = {};
-    for (const name of LAYER_TENSORS) {
-      const values = parameter(parameters, `layers.${layer}.${name}`);
-      feeds[name] = tensor(values, layerTensorShape(this.#a, name, values.length));
+    for (const name of [...LAYER_TENSORS, ...ADAPTER_TENSORS]) {
+      const values = parameters.get(`layers.${layer}.${name}`);
+      if (values) feeds[name] = tensor(values, layerTensorShape(this.#a, name, values.length));
     }
     return feeds;
   }

@@ -34,6 +34,8 @@ export const TrainConfig = z.strictObject({
   maxMinutes: positive.optional(),
   /** Longest example, tokens; longer ones are cut. */
   maxLength: z.int().min(2).default(512),
+  /** Fewest response tokens of a record that trains; shorter ones take time and teach little. */
+  minResponse: count.default(1),
   seed: z.int().min(0).default(42),
   weightDecay: z.number().min(0).default(0),
   /** Largest gradient norm. */

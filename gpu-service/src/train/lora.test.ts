@@ -1,71 +1,90 @@
-import type { Architecture } from "@fathom/shared";
-import { afterAll, expect, test } from "vitest";
-import { randomParameters } from "./initialise.ts";
-import { LoraAdapters } from "./lora.ts";
-import { type Parameters, parameter } from "./parameters.ts";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { temporaryFolder } from "../checkpoint/testing/temporary-folder.ts";
+import { Backprop, type ExitTerm } from "./backprop.ts";
+import { parseFrozen } from "./frozen.ts";
+import { freshAdapters, mergeAdapters } from "./lora.ts";
+import { type Gradients, type Parameters, parameter } from "./parameters.ts";
 import { randomStream } from "./random.ts";
+import { importTiny, type TinyModel } from "./testing/tiny-model.ts";
 
-const a: Architecture = {
-  type: "llama",
-  hidden_size: 8,
-  intermediate_size: 12,
-  layers: 2,
-  heads: 2,
-  kv_heads: 1,
-  head_dim: 4,
-  vocab_size: 16,
-  rms_norm_eps: 1e-5,
-  context_length: 8,
-  rope: { theta: 100 },
-  tied: true,
-};
-const base = randomParameters(a, 1);
-const adapters = new LoraAdapters(a, base, [1], { rank: 3, seed: 5, saved: undefined }, { threads: 1 });
+const root = temporaryFolder();
+const RANK = 3;
 const NAME = "layers.1.mlp.down";
+const FROZEN = "embeddings,head,norm,layers:0";
 
-afterAll(() => adapters.close());
+let model: TinyModel;
+let engine: Backprop;
+let terms: ExitTerm[];
+beforeAll(async () => {
+  model = await importTiny("tied", join(root, "tied"));
+  const { architecture, exits } = model;
+  engine = new Backprop(architecture, { threads: 1, frozen: parseFrozen(FROZEN, architecture) });
+  terms = exits.map((depth, i) => ({ depth, weight: 0.3 / (i + 1), distillWeight: 0.2 }));
+});
+afterAll(() => engine.close());
 
-async function merged(): Promise<Parameters> {
-  const parameters: Parameters = new Map(base);
-  await adapters.merge(parameters);
-  return parameters;
+/** The model with adapters on every layer but the lowest; `seed` makes them random, without it they are fresh. */
+function adapted(seed?: number): Parameters {
+  const layers = Array.from({ length: model.architecture.layers - 1 }, (_, i) => i + 1);
+  const adapters = freshAdapters(model.architecture, layers, RANK, 5);
+  if (seed !== undefined) {
+    const random = randomStream(seed);
+    for (const values of adapters.values()) for (let i = 0; i < values.length; i++) values[i] = 0.2 * (random() - 0.5);
+  }
+  return new Map([...model.parameters, ...adapters]);
 }
 
-test("fresh adapters change nothing; only the layers asked for are adapted", async () => {
-  expect(await merged()).toEqual(base);
-  expect(adapters.parameters.size).toBe(2 * 4);
-  for (const name of adapters.parameters.keys()) expect(name).toMatch(/^layers\.1\./);
+async function run(parameters: Parameters) {
+  const gradients: Gradients = new Map();
+  const losses = await engine.run(parameters, model.batch, terms, gradients, { teacher: model.parameters });
+  const loss = losses.reduce((sum, { loss, kl = 0 }, e) => sum + (terms[e]?.weight ?? 0) * loss + 0.2 * kl, 0);
+  return { loss, gradients };
+}
+
+test("fresh adapters change nothing, and only the layers asked for have some", async () => {
+  const { loss, gradients } = await run(adapted());
+  expect(loss).toBeCloseTo((await run(model.parameters)).loss, 6);
+  expect(gradients.size).toBe(2 * 4 * (model.architecture.layers - 1));
+  for (const name of gradients.keys()) expect(name).toMatch(/^layers\.[1-9]\d*\..*\.lora_[ab]$/);
 });
 
-test("the merged matrix is W₀ + 2·B·A, and the gradients match finite differences of a linear loss", async () => {
-  const random = randomStream(9);
-  for (const values of adapters.parameters.values()) for (let i = 0; i < values.length; i++) values[i] = random() - 0.5;
-  const A = parameter(adapters.parameters, `${NAME}.lora_a`);
-  const B = parameter(adapters.parameters, `${NAME}.lora_b`);
-  const W = parameter(await merged(), NAME);
-  const base0 = parameter(base, NAME);
-  const [n, k] = [8, 12];
-  for (let row = 0; row < n; row++) {
-    for (let column = 0; column < k; column++) {
-      const update = [0, 1, 2].reduce((sum, r) => sum + (B[row * 3 + r] ?? 0) * (A[r * k + column] ?? 0), 0);
-      expect(W[row * k + column]).toBeCloseTo((base0[row * k + column] ?? 0) + 2 * update, 5);
-    }
+test("the merged matrix is W₀ + 2·B·A and computes what the adapters compute", async () => {
+  const parameters = adapted(9);
+  const merged = await mergeAdapters(model.architecture, parameters, { threads: 1 });
+  expect([...merged.keys()]).toEqual([...model.parameters.keys()]);
+  const { hidden_size: n, intermediate_size: k } = model.architecture;
+  const A = parameter(parameters, `${NAME}.lora_a`);
+  const B = parameter(parameters, `${NAME}.lora_b`);
+  for (let i = 0; i < n * k; i += 7) {
+    const [row, column] = [Math.floor(i / k), i % k];
+    const product = [0, 1, 2].reduce((sum, r) => sum + (B[row * RANK + r] ?? 0) * (A[r * k + column] ?? 0), 0);
+    expect(merged.get(NAME)?.[i]).toBeCloseTo((parameter(parameters, NAME)[i] ?? 0) + 2 * product, 5);
   }
-  // Loss = Σ C ⊙ W: its gradient with respect to W is C.
-  const C = Float32Array.from({ length: n * k }, () => random() - 0.5);
-  const loss = async () => parameter(await merged(), NAME).reduce((sum, w, i) => sum + w * (C[i] ?? 0), 0);
-  const gradients = await adapters.pullBack(new Map([[NAME, C]]));
-  expect([...gradients.keys()]).toEqual([`${NAME}.lora_a`, `${NAME}.lora_b`]);
-  for (const [name, gradient] of gradients) {
-    const values = parameter(adapters.parameters, name);
-    for (const i of [0, 5, values.length - 1]) {
-      const kept = values[i] as number;
-      values[i] = kept + 0.01;
-      const up = await loss();
-      values[i] = kept - 0.01;
-      const down = await loss();
-      values[i] = kept;
-      expect((up - down) / 0.02).toBeCloseTo(gradient[i] as number, 3);
+  expect((await run(merged)).loss).toBeCloseTo((await run(parameters)).loss, 4);
+});
+
+test("the adapters' gradients are those of the merged matrix, taken back through 2·B·A", async () => {
+  const parameters = adapted(9);
+  const { gradients } = await run(parameters);
+  const whole = (await run(await mergeAdapters(model.architecture, parameters, { threads: 1 }))).gradients;
+  const dW = parameter(whole, NAME);
+  const { hidden_size: n, intermediate_size: k } = model.architecture;
+  const A = parameter(parameters, `${NAME}.lora_a`);
+  const B = parameter(parameters, `${NAME}.lora_b`);
+  const dA = parameter(gradients, `${NAME}.lora_a`);
+  const dB = parameter(gradients, `${NAME}.lora_b`);
+  const largest = (values: Float32Array) => values.reduce((x, y) => Math.max(x, Math.abs(y)), 0);
+  for (let r = 0; r < RANK; r++) {
+    for (let column = 0; column < k; column += 5) {
+      let expected = 0;
+      for (let row = 0; row < n; row++) expected += 2 * (B[row * RANK + r] ?? 0) * (dW[row * k + column] ?? 0);
+      expect(Math.abs((dA[r * k + column] ?? Number.NaN) - expected) / largest(dA)).toBeLessThan(1e-4);
+    }
+    for (let row = 0; row < n; row += 3) {
+      let expected = 0;
+      for (let column = 0; column < k; column++) expected += 2 * (A[r * k + column] ?? 0) * (dW[row * k + column] ?? 0);
+      expect(Math.abs((dB[row * RANK + r] ?? Number.NaN) - expected) / largest(dB)).toBeLessThan(1e-4);
     }
   }
 });

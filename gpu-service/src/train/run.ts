@@ -83,7 +83,7 @@ export async function exportLastState(out: string): Promise<RunResult> {
   const trainer = await newTrainer(config, material, state);
   try {
     const { base, exits } = material;
-    const { parameters } = trainer;
+    const parameters = await trainer.trainedParameters();
     await exportRun(folder.checkpointPath, { base, exits, parameters, config, step: state.step });
     return { step: state.step, steps: trainer.steps, checkpoint: folder.checkpointPath };
   } finally {
@@ -112,6 +112,7 @@ async function loadMaterial(config: TrainConfig): Promise<Material> {
     maxLength: Math.min(config.maxLength, architecture.context_length),
     vocabulary: architecture.vocab_size,
     skipEmpty: config.skipEmpty,
+    minResponse: config.minResponse,
   });
   const manifest = await readFile(join(config.base, MANIFEST_FILE));
   const base_sha256 = createHash("sha256").update(manifest).digest("hex");
@@ -144,7 +145,7 @@ async function train(
   signal: AbortSignal,
   listener: TrainListener,
 ): Promise<RunResult> {
-  const { state, steps, parameters } = trainer;
+  const { state, steps } = trainer;
   const save = async () => {
     await writeState(folder.statePath, state);
     listener.onSaved?.(state.step);
@@ -179,6 +180,7 @@ async function train(
     const complete = state.step >= steps || outOfTime;
     if (!complete) return { step: state.step, steps, checkpoint: undefined };
     await evaluate();
+    const parameters = await trainer.trainedParameters();
     await exportRun(folder.checkpointPath, { base, exits, parameters, config, step: state.step });
     return { step: state.step, steps, checkpoint: folder.checkpointPath };
   } finally {

@@ -1,6 +1,6 @@
-import type { Architecture } from "@fathom/shared";
+import { type Architecture, LAYER_MATRICES, layerMatrixShape } from "@fathom/shared";
 import ort from "onnxruntime-node";
-import type { LayerTensor } from "../graph/llama-training.ts";
+import { adapterNames } from "../graph/llama-training.ts";
 import type { Batch, Targets } from "./batch.ts";
 
 export type Feeds = Record<string, ort.Tensor>;
@@ -23,11 +23,15 @@ export function floats(outputs: Outputs, name: string): Float32Array {
   return data;
 }
 
-/** Shape of a layer's tensor of `values` values. */
-export function layerTensorShape(a: Architecture, name: LayerTensor, values: number): number[] {
-  if (name === "attn_norm" || name === "mlp_norm") return [values];
-  const inputs = name === "attn.o" ? a.heads * a.head_dim : name === "mlp.down" ? a.intermediate_size : a.hidden_size;
-  return [values / inputs, inputs];
+/** Shape of a layer's norm, matrix or adapter of `values` values, named without the layer's number. */
+export function layerTensorShape(a: Architecture, name: string, values: number): number[] {
+  for (const matrix of LAYER_MATRICES) {
+    const [n, k] = layerMatrixShape(a, matrix);
+    const adapters = adapterNames(matrix);
+    if (name === matrix || name === adapters.a) return [values / k, k];
+    if (name === adapters.b) return [n, values / n];
+  }
+  return [values];
 }
 
 /** Rows of the embedding `table` [V, size] for a batch's tokens: float32 [rows · length, size]. */

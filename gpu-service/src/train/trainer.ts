@@ -7,7 +7,7 @@ import { type Dataset, epochBatches, padded } from "./data/dataset.ts";
 import type { Example } from "./data/encode-record.ts";
 import { frozenTensors, parseFrozen } from "./frozen.ts";
 import { IntermediateHeads, initialHeads } from "./intermediate-heads.ts";
-import { LoraAdapters } from "./lora.ts";
+import { freshAdapters, mergeAdapters } from "./lora.ts";
 import { distill } from "./objectives/distill.ts";
 import { METHODS } from "./objectives/methods.ts";
 import { type Gradients, gradientNorm, type Parameters } from "./parameters.ts";
@@ -49,13 +49,11 @@ export class Trainer {
   readonly #backprop: Backprop;
   /** Heads of the exits' own, with method ict: the trunk stays as it is then. */
   readonly #heads: IntermediateHeads | undefined;
-  /** Low-rank adapters that train in the matrices' stead. */
-  readonly #lora: LoraAdapters | undefined;
+  readonly #architecture: Architecture;
   readonly #base: Parameters;
-  /** All parameters: trained ones are this run's own, frozen ones the base's. */
-  readonly parameters: Parameters;
+  /** All parameters: trained ones, adapters among them, are this run's own, frozen ones the base's. */
+  readonly #parameters: Parameters = new Map();
   readonly state: RunState;
-  #merged = false;
   #epoch: { number: number; batches: number[][] } | undefined;
 
   /**
@@ -76,23 +74,24 @@ export class Trainer {
     const ict = config.method === "ict";
     const fixed = ict || lora !== undefined ? new Set(base.keys()) : frozenTensors(frozen);
     const options = { threads: config.threads, spinning: config.spinning, provider: config.provider };
+    this.#architecture = a;
     this.#config = config;
     this.#exits = exits;
     this.#data = data;
     this.#base = base;
-    this.parameters = new Map();
     const trained: Parameters = new Map();
     for (const [name, values] of ict ? [...base, ...initialHeads(a, base, exits)] : base) {
       const own = fixed.has(name) ? values : (state?.parameters.get(name) ?? values.slice());
       if (own.length !== values.length) throw new TrainError(`the saved state does not fit the base: '${name}'`);
-      this.parameters.set(name, own);
+      this.#parameters.set(name, own);
       if (!fixed.has(name)) trained.set(name, own);
     }
     if (lora !== undefined) {
       const layers = Array.from({ length: a.layers }, (_, layer) => layer).filter((layer) => !frozen.layers.has(layer));
-      const saved = state?.parameters;
-      this.#lora = new LoraAdapters(a, base, layers, { rank: lora, seed: config.seed, saved }, options);
-      for (const [name, values] of this.#lora.parameters) trained.set(name, values);
+      for (const [name, values] of state?.parameters ?? freshAdapters(a, layers, lora, config.seed)) {
+        this.#parameters.set(name, values);
+        trained.set(name, values);
+      }
     }
     if (trained.size === 0) throw new TrainError(`'freeze': nothing is left to train`);
     if (state && state.parameters.size !== trained.size) {
@@ -118,7 +117,6 @@ export class Trainer {
   /** Makes one step. @throws TrainError when the loss is no number; the state is as before the step then. */
   async step(): Promise<StepResult> {
     const started = performance.now();
-    await this.#merge();
     const { config, state } = { config: this.#config, state: this.state };
     const { step } = state;
     const random = randomStream(config.seed, EXIT_STREAM, step);
@@ -135,14 +133,14 @@ export class Trainer {
     );
     const counts = micro.map((batch) => targetsOf(batch).labels.length);
     const total = counts.reduce((x, y) => x + y, 0);
-    let gradients: Gradients = new Map();
+    const gradients: Gradients = new Map();
     const sums: ExitLoss[] = terms.map(({ depth }) => ({ depth, loss: 0, accuracy: 0 }));
     for (const [i, batch] of micro.entries()) {
       const scale = (counts[i] ?? 0) / total;
       const teacher = config.teacher === "self" ? "self" : this.#base;
       const losses = this.#heads
         ? await this.#heads.run(batch, scale, gradients)
-        : await this.#backprop.run(this.parameters, batch, terms, gradients, { teacher, scale });
+        : await this.#backprop.run(this.#parameters, batch, terms, gradients, { teacher, scale });
       for (const [e, { loss, accuracy, kl }] of losses.entries()) {
         const sum = sums[e];
         if (!sum) continue;
@@ -151,7 +149,6 @@ export class Trainer {
         if (kl !== undefined) sum.kl = (sum.kl ?? 0) + scale * kl;
       }
     }
-    if (this.#lora) gradients = await this.#lora.pullBack(gradients);
     const loss = sums.reduce((sum, { loss, kl = 0 }, e) => {
       const { weight = 0, distillWeight = 0 } = terms[e] ?? {};
       return sum + weight * loss + distillWeight * kl;
@@ -168,7 +165,6 @@ export class Trainer {
       steps: this.steps,
     });
     adamWStep(state.parameters, gradients, state.optimizer, rate, clipScale(norm, config.clip), config);
-    await this.#lora?.merge(this.parameters);
     const tokens = micro.reduce((sum, _, i) => sum + tokensOf(this.#examples(step * config.accumulation + i)), 0);
     state.step++;
     state.tokens += tokens;
@@ -179,13 +175,12 @@ export class Trainer {
 
   /** Measures every exit on the first `evalRecords` held-out records. */
   async evaluate(): Promise<HeldOutScore[]> {
-    await this.#merge();
     const examples = this.#data.heldOut.slice(0, this.#config.evalRecords);
     const sums = this.#exits.map((depth) => ({ depth, targets: 0, loss: 0, correct: 0, agreed: 0 }));
     for (const batch of heldOutBatches(examples, this.#config.batch)) {
       const scores = this.#heads
         ? await this.#heads.evaluate(batch, this.#exits.at(-1) ?? 0)
-        : await this.#backprop.evaluate(this.parameters, batch, this.#exits);
+        : await this.#backprop.evaluate(this.#parameters, batch, this.#exits);
       for (const [e, score] of scores.entries()) {
         const sum = sums[e];
         if (!sum) continue;
@@ -206,14 +201,13 @@ export class Trainer {
 
   async close(): Promise<void> {
     await this.#heads?.close();
-    await this.#lora?.close();
     await this.#backprop.close();
   }
 
-  /** Merges the adapters of a resumed run before their first use. */
-  async #merge(): Promise<void> {
-    if (!this.#merged) await this.#lora?.merge(this.parameters);
-    this.#merged = true;
+  /** All parameters under their checkpoint names; adapters are merged into their matrices. */
+  async trainedParameters(): Promise<Parameters> {
+    if (this.#config.loraRank === undefined) return this.#parameters;
+    return mergeAdapters(this.#architecture, this.#parameters, { threads: this.#config.threads });
   }
 
   get #batchesPerEpoch(): number {

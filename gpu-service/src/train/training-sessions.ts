@@ -1,7 +1,12 @@
 import type { Architecture } from "@fathom/shared";
 import ort from "onnxruntime-node";
 import type { ExecutionProvider } from "../engine/types.ts";
-import { buildTrainingHead, buildTrainingLayer, type TrainingHeadOptions } from "../graph/llama-training.ts";
+import {
+  buildTrainingHead,
+  buildTrainingLayer,
+  type LayerLearns,
+  type TrainingHeadOptions,
+} from "../graph/llama-training.ts";
 import { encodeModel, type Graph } from "../graph/onnx.ts";
 
 export interface SessionOptions {
@@ -21,7 +26,7 @@ export interface LayerSessions {
 export class TrainingSessions {
   readonly #a: Architecture;
   readonly #options: ort.InferenceSession.SessionOptions;
-  readonly #layers = new Map<boolean, Promise<LayerSessions>>();
+  readonly #layers = new Map<LayerLearns, Promise<LayerSessions>>();
   readonly #heads = new Map<string, Promise<ort.InferenceSession>>();
 
   constructor(a: Architecture, options: SessionOptions) {
@@ -29,10 +34,10 @@ export class TrainingSessions {
     this.#options = sessionOptions(options);
   }
 
-  /** A layer's two passes; an untrained one gives no gradients of its weights. */
-  layer(trained: boolean): Promise<LayerSessions> {
-    return memo(this.#layers, trained, async () => {
-      const { forward, backward } = buildTrainingLayer(this.#a, trained);
+  /** A layer's two passes. */
+  layer(learns: LayerLearns): Promise<LayerSessions> {
+    return memo(this.#layers, learns, async () => {
+      const { forward, backward } = buildTrainingLayer(this.#a, learns);
       return { forward: await this.#create(forward), backward: await this.#create(backward) };
     });
   }

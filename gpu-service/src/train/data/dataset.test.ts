@@ -91,6 +91,15 @@ test("long records are cut, and left out when no response is left", async () => 
   expect({ truncated, dropped }).toEqual({ truncated: 1, dropped: 1 });
 });
 
+test("records whose response is short can be left out of training, never out of the held-out set", async () => {
+  const record = (i: number) => ({ prompt_tokens: [5], completion_tokens: Array(1 + (i % 4)).fill(10) });
+  const path = await file(Array.from({ length: 100 }, (_, i) => record(i)));
+  const { train, heldOut, dropped } = await loadDataset(path, { ...options, minResponse: 3 });
+  expect(new Set(train.map(({ tokens }) => tokens.length))).toEqual(new Set([4, 5]));
+  expect(heldOut.map(({ tokens }) => tokens.length)).toEqual([2, 4]);
+  expect(train.length + heldOut.length + dropped).toBe(100);
+});
+
 test.each([
   ['{"prompt": "a", "completion": "b"}\n\n{"prompt": "a", "completion": "b"}', /data-\d+\.json, line 2: is empty/],
   ['{"prompt": "a", "completion": "b"}\n{"prompt"', /line 2: is not JSON/],

@@ -16,7 +16,7 @@ export interface Dataset {
   heldOut: Example[];
   /** Records cut at the maximum length. */
   truncated: number;
-  /** Records left out: empty ones, and those without any response token below the maximum length. */
+  /** Records left out: empty ones, those without any response token below the maximum length, those too short to train. */
   dropped: number;
   sha256: string;
 }
@@ -24,6 +24,8 @@ export interface Dataset {
 export interface DatasetOptions extends EncodeOptions {
   /** Longest example, tokens. */
   maxLength: number;
+  /** Fewest response tokens of a record that trains; held-out records may have fewer. Default 1. */
+  minResponse?: number;
   /** Token ids must lie below. */
   vocabulary: number;
   /** Leave empty records out rather than refuse the file. */
@@ -47,13 +49,15 @@ export async function loadDataset(path: string, options: DatasetOptions): Promis
       throw new TrainError(`${where(index)}: a token id lies outside the vocabulary of ${options.vocabulary}`);
     }
     const example = { tokens: tokens.slice(0, options.maxLength), labels: labels.slice(0, options.maxLength) };
+    const heldOut = index % HELD_OUT_EVERY === 0;
     // A label on the first token has nothing before it to predict it.
-    if (!example.labels.subarray(1).some((label) => label !== IGNORED)) {
+    const targets = example.labels.subarray(1).filter((label) => label !== IGNORED).length;
+    if (targets < (heldOut ? 1 : (options.minResponse ?? 1))) {
       dataset.dropped++;
       continue;
     }
     if (tokens.length > options.maxLength) dataset.truncated++;
-    (index % HELD_OUT_EVERY === 0 ? dataset.heldOut : dataset.train).push(example);
+    (heldOut ? dataset.heldOut : dataset.train).push(example);
   }
   if (dataset.train.length === 0) throw new TrainError(`${path}: nothing is left to train on`);
   return dataset;

@@ -60,7 +60,8 @@ export async function sortedVsSft(
         if (step % 100 === 0) report(`${method}: step ${step}, loss ${loss.toFixed(3)}`);
       }
       rows.push({ method, extraParameters: 0, exits: await trainer.evaluate() });
-      if (method === "sft") rows.push(await tuneHeads(a, trainer.parameters, config, settings, data, report));
+      if (method === "sft")
+        rows.push(await tuneHeads(a, await trainer.trainedParameters(), config, settings, data, report));
     } finally {
       await trainer.close();
     }
