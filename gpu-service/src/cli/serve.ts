@@ -62,9 +62,10 @@ async function serve(dir: string, options: ServeOptions): Promise<void> {
   });
   // Before the model is loaded: a port in use is known at once, and /readyz can say that it is loading.
   const server = await listen(app, { ...options, onError: (err) => logger.error({ err }, "connection refused") });
+  // Before anything tells that the service is there: a signal may follow at once.
+  const signal = nextSignal();
   logger.info({ event: "listening", url: server.url }, "listening");
 
-  const signal = nextSignal();
   const loading = loadModel(dir, engineOptions(options));
   const model = await Promise.race([loading, signal.then(() => undefined)]).catch(async (error: unknown) => {
     await server.close(0);
