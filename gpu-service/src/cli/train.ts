@@ -12,6 +12,7 @@ interface TrainOptions {
   config?: string;
   resume?: boolean;
   exportOnly?: boolean;
+  exportAdapters?: string;
   [setting: string]: unknown;
 }
 
@@ -59,6 +60,8 @@ export function registerTrainCommand(program: Command): void {
     .option("--no-spinning", "idle threads sleep: better beside other work")
     .option("--config <file>", "JSON object of these settings in camel case; options override it")
     .option("--resume", "go on with the run in --out from its last saved state")
+    .option("--init-adapters <file>", "start from the adapters of another run (see --export-adapters)")
+    .option("--export-adapters <file>", "write the adapters of the last saved state of the run in --out, and end")
     .option("--export-only", "write the last saved state of the run in --out as a checkpoint, and end")
     .addHelpText(
       "after",
@@ -69,14 +72,19 @@ export function registerTrainCommand(program: Command): void {
 }
 
 async function train(options: TrainOptions, command: Command): Promise<void> {
-  const { out, config, resume, exportOnly, ...settings } = options;
+  const { out, config, resume, exportOnly, exportAdapters: adapterFile, ...settings } = options;
   // Negated options default to true, which must not override a configuration file.
   if (command.getOptionValueSource("spinning") === "default") delete settings.spinning;
   const { parseConfig, readSettings, RESUMABLE } = await import("../train/config.ts");
-  const { startRun, resumeRun, exportLastState } = await import("../train/run.ts");
+  const { startRun, resumeRun, exportLastState, exportAdapters } = await import("../train/run.ts");
   if (exportOnly) {
     const { checkpoint, step } = await exportLastState(out);
     process.stdout.write(`step ${step}: ${checkpoint}\n`);
+    return;
+  }
+  if (adapterFile !== undefined) {
+    const { step } = await exportAdapters(out, adapterFile);
+    process.stdout.write(`step ${step}: ${adapterFile}\n`);
     return;
   }
   const given = { ...(config === undefined ? {} : await readSettings(config)), ...settings };

@@ -55,6 +55,8 @@ export const TrainConfig = z.strictObject({
   teacher: z.enum(["self", "base"]).default("self"),
   /** Rank of low-rank adapters: only those train, and are merged at the end. Default: the matrices train themselves. */
   loraRank: z.int().min(1).max(1024).optional(),
+  /** File of adapters to start from, as `--export-adapters` writes it; default: fresh ones. */
+  initAdapters: z.string().min(1).optional(),
   /** What stays as it is: embeddings, head, norm, layers:0-5. */
   freeze: z.string().default(""),
   /** Steps between evaluations on held-out records. */
@@ -104,6 +106,9 @@ export function parseConfig(settings: object, where: string): TrainConfig {
   }
   if (method === "ict" && result.data.loraRank !== undefined) {
     throw new TrainError(`${where}: 'loraRank' adapts the layers, which ict leaves as they are`);
+  }
+  if (result.data.initAdapters !== undefined && result.data.loraRank === undefined) {
+    throw new TrainError(`${where}: 'initAdapters' needs 'loraRank', the rank of the adapters in the file`);
   }
   if (distill === 1 && result.data.teacher === "self" && method === "sft") {
     throw new TrainError(`${where}: full depth cannot be its own only teacher; use --teacher base`);

@@ -1,13 +1,14 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
+import { hashFile } from "../checkpoint/hash-file.ts";
 import { openCheckpoint } from "../checkpoint/open-checkpoint.ts";
 import { temporaryFolder } from "../checkpoint/testing/temporary-folder.ts";
 import { loadEngine } from "../engine/load-engine.ts";
 import { parseConfig, type TrainConfig } from "./config.ts";
 import { loadParameters } from "./parameters.ts";
 import { randomStream } from "./random.ts";
-import { exportLastState, resumeRun, startRun } from "./run.ts";
+import { exportAdapters, exportLastState, resumeRun, startRun } from "./run.ts";
 import { importTiny } from "./testing/tiny-model.ts";
 
 const root = temporaryFolder();
@@ -128,6 +129,30 @@ test("low-rank adapters train, resume bit for bit, and are merged into an ordina
   const lines = (await metrics(whole)).split("\n").map((line) => JSON.parse(line));
   const losses = lines.filter(({ type }) => type === "step").map(({ loss }) => loss);
   expect(losses.at(-1)).toBeLessThan(0.95 * losses[0]);
+
+  // Another run starts where this one ended, but for the rounding to float16 (2^-11 of each value).
+  const [file, next] = [join(root, "adapters.safetensors"), join(root, "lora-next")];
+  expect(await exportAdapters(whole, file)).toEqual({ step: 12 });
+  await startRun(next, { ...settings, initAdapters: file, maxSteps: 1 }, never);
+  const held = (text: string) => Object.values(JSON.parse(text).exits).map((exit) => (exit as { loss: number }).loss);
+  const [last, first] = [held(JSON.stringify(lines.at(-1))), held((await metrics(next)).split("\n")[0] ?? "")];
+  for (const [e, loss] of first.entries()) expect(Math.abs(loss - (last[e] ?? 0))).toBeLessThan(5e-3);
+  const record = JSON.parse(await readFile(join(next, "config.json"), "utf8"));
+  expect(record).toMatchObject({ config: { initAdapters: file }, adapters_sha256: await hashFile(file) });
+  expect(await resumeRun(next, { maxSteps: 2 }, never)).toMatchObject({ step: 2 });
+  for (const [changes, message] of [
+    [
+      { loraRank: 5 },
+      /adapters\.safetensors: adapter 'layers\.1\.attn\.qkv\.lora_a' has shape \[4,\d+\], but the run's rank/,
+    ],
+    [{ freeze: "layers:0-1" }, /'layers\.1\.attn\.qkv\.lora_a' is no adapter of a layer that this run trains/],
+    [{ freeze: "" }, /tensor 'layers\.0\.attn\.qkv\.lora_a' is missing/],
+  ] as const) {
+    await expect(
+      startRun(join(root, "refused"), { ...settings, initAdapters: file, ...changes }, never),
+    ).rejects.toThrow(message);
+  }
+  await expect(exportAdapters(join(root, "whole"), file)).rejects.toThrow(/the run trains no adapters/);
 
   const before = await loadParameters(await openCheckpoint(base));
   const checkpoint = await openCheckpoint(join(whole, "checkpoint"));

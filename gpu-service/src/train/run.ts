@@ -2,18 +2,20 @@ import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { ExitSet } from "@fathom/shared";
+import { hashFile } from "../checkpoint/hash-file.ts";
 import { checkExits } from "../checkpoint/import-checkpoint.ts";
 import { type Checkpoint, MANIFEST_FILE, openCheckpoint } from "../checkpoint/open-checkpoint.ts";
 import { TextModel } from "../text/text-model.ts";
+import { readAdapters, writeAdapters } from "./adapter-file.ts";
 import type { RESUMABLE, TrainConfig } from "./config.ts";
 import { type Dataset, loadDataset } from "./data/dataset.ts";
 import { describeEnvironment } from "./environment.ts";
 import { exportRun } from "./export-run.ts";
-import { loadParameters } from "./parameters.ts";
+import { loadParameters, type Parameters } from "./parameters.ts";
 import { RunFolder } from "./run-folder.ts";
-import { readState, writeState } from "./state-file.ts";
+import { type RunState, readState, writeState } from "./state-file.ts";
 import { TrainError } from "./train-error.ts";
-import { type HeldOutScore, type StepResult, Trainer } from "./trainer.ts";
+import { type HeldOutScore, initialAdapters, type StepResult, Trainer } from "./trainer.ts";
 
 /** What a run tells while it goes on. */
 export interface TrainListener {
@@ -37,12 +39,19 @@ export async function startRun(
   signal: AbortSignal,
   listener: TrainListener = {},
 ): Promise<RunResult> {
-  const absolute = { ...config, base: resolve(config.base), data: resolve(config.data) };
+  const absolute = {
+    ...config,
+    base: resolve(config.base),
+    data: resolve(config.data),
+    ...(config.initAdapters === undefined ? {} : { initAdapters: resolve(config.initAdapters) }),
+  };
   const material = await loadMaterial(absolute);
   const folder = new RunFolder(out);
-  const trainer = await newTrainer(absolute, material, undefined);
+  const { adapters, adapters_sha256 } = await startingAdapters(absolute, material.base);
+  const trainer = await newTrainer(absolute, material, undefined, adapters);
   try {
-    await folder.create({ config: absolute, ...material.hashes, environment: await describeEnvironment() });
+    const hashes = { ...material.hashes, ...(adapters_sha256 === undefined ? {} : { adapters_sha256 }) };
+    await folder.create({ config: absolute, ...hashes, environment: await describeEnvironment() });
     return await train(folder, trainer, absolute, material, signal, listener);
   } finally {
     await trainer.close();
@@ -63,11 +72,11 @@ export async function resumeRun(
   listener: TrainListener = {},
 ): Promise<RunResult> {
   const folder = new RunFolder(out);
-  const { config, material } = await reopen(folder, changes);
+  const { config, material, hashes } = await reopen(folder, changes);
   const trainer = await newTrainer(config, material, await readState(folder.statePath));
   try {
     await folder.lock();
-    await folder.update({ config, ...material.hashes, environment: await describeEnvironment() });
+    await folder.update({ config, ...hashes, environment: await describeEnvironment() });
     return await train(folder, trainer, config, material, signal, listener);
   } finally {
     await trainer.close();
@@ -89,6 +98,18 @@ export async function exportLastState(out: string): Promise<RunResult> {
   } finally {
     await trainer.close();
   }
+}
+
+/** Writes the low-rank adapters of a run's last saved state into a file, for another run to start from. */
+export async function exportAdapters(out: string, file: string): Promise<{ step: number }> {
+  const folder = new RunFolder(out);
+  const { config } = await folder.record();
+  if (config.loraRank === undefined) throw new TrainError(`${folder.path}: the run trains no adapters`);
+  const state = await readState(folder.statePath);
+  if (!state) throw new TrainError(`${folder.path}: has no saved state yet`);
+  const { architecture } = (await openCheckpoint(config.base)).manifest;
+  await writeAdapters(file, architecture, state.parameters);
+  return { step: state.step };
 }
 
 interface Material {
@@ -129,12 +150,25 @@ async function reopen(folder: RunFolder, changes: ResumeSettings) {
   if (material.hashes.data_sha256 !== record.data_sha256) {
     throw new TrainError(`${config.data}: is not the data that the run in ${folder.path} started with`);
   }
-  return { config, material };
+  const { adapters_sha256 } = record;
+  const hashes = { ...material.hashes, ...(adapters_sha256 === undefined ? {} : { adapters_sha256 }) };
+  return { config, material, hashes };
 }
 
-async function newTrainer(config: TrainConfig, material: Material, state: Awaited<ReturnType<typeof readState>>) {
-  const { base, exits, data } = material;
-  return new Trainer(base.manifest.architecture, await loadParameters(base), config, exits, data, state);
+async function newTrainer(
+  config: TrainConfig,
+  { base, exits, data }: Material,
+  state: RunState | undefined,
+  adapters?: Parameters,
+) {
+  return new Trainer(base.manifest.architecture, await loadParameters(base), config, exits, data, state, adapters);
+}
+
+async function startingAdapters(config: TrainConfig, { manifest }: Checkpoint) {
+  const { initAdapters: file } = config;
+  if (file === undefined) return { adapters: undefined, adapters_sha256: undefined };
+  const adapters = await readAdapters(file, manifest.architecture, initialAdapters(manifest.architecture, config));
+  return { adapters, adapters_sha256: await hashFile(file) };
 }
 
 async function train(

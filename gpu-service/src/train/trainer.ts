@@ -59,6 +59,7 @@ export class Trainer {
   /**
    * @param base parameters of the base; never changed
    * @param state where to go on; undefined starts anew
+   * @param adapters to start anew with; default: fresh ones
    */
   constructor(
     a: Architecture,
@@ -67,6 +68,7 @@ export class Trainer {
     exits: ExitSet,
     data: Dataset,
     state: RunState | undefined,
+    adapters?: Parameters,
   ) {
     const asked = freezing(config.freeze, a);
     const lora = config.loraRank;
@@ -87,8 +89,7 @@ export class Trainer {
       if (!fixed.has(name)) trained.set(name, own);
     }
     if (lora !== undefined) {
-      const layers = Array.from({ length: a.layers }, (_, layer) => layer).filter((layer) => !frozen.layers.has(layer));
-      for (const [name, values] of state?.parameters ?? freshAdapters(a, layers, lora, config.seed)) {
+      for (const [name, values] of state?.parameters ?? adapters ?? initialAdapters(a, config)) {
         this.#parameters.set(name, values);
         trained.set(name, values);
       }
@@ -223,6 +224,13 @@ export class Trainer {
     const batch = this.#epoch.batches[index % this.#batchesPerEpoch] ?? [];
     return batch.map((i) => this.#data.train[i]).filter((example) => example !== undefined);
   }
+}
+
+/** The fresh adapters of a run with these settings. */
+export function initialAdapters(a: Architecture, { freeze, loraRank = 1, seed }: TrainConfig): Parameters {
+  const { layers: frozen } = freezing(freeze, a);
+  const layers = Array.from({ length: a.layers }, (_, layer) => layer).filter((layer) => !frozen.has(layer));
+  return freshAdapters(a, layers, loraRank, seed);
 }
 
 function freezing(text: string, a: Architecture) {
