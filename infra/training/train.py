@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field, fields
 
 import torch
 import yaml
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, set_seed
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import data
@@ -75,16 +76,26 @@ def learning_rate(config, step, steps):
 
 
 def start_accelerator():
-    accelerator = Accelerator()
-    # accelerate shards on GPUs only. Turning it on by hand lets the tests run the same code on CPUs.
-    wants_fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false") == "true"
-    if wants_fsdp and accelerator.distributed_type == DistributedType.MULTI_CPU:
+    plugin = fsdp_plugin() if os.environ.get("ACCELERATE_USE_FSDP", "false") == "true" else None
+    accelerator = Accelerator(fsdp_plugin=plugin)
+    if plugin is not None and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        # accelerate shards on GPUs only. Turning it on by hand, in both places that record it, lets CPUs run the same code.
+        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
         accelerator.state.distributed_type = DistributedType.FSDP
-        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        accelerator.state.fsdp_plugin = plugin
     sharded = accelerator.distributed_type == DistributedType.FSDP and accelerator.is_fsdp2
     if accelerator.num_processes > 1 and not sharded:
         raise SystemExit("several processes need FSDP2: accelerate launch --config_file configs/fsdp2.yaml train.py ...")
     return accelerator
+
+
+def fsdp_plugin():
+    """Settings come from the launcher's environment, except where bf16 begins and ends."""
+    if os.environ.get("ACCELERATE_MIXED_PRECISION") != "bf16":
+        return FullyShardedDataParallelPlugin()
+    # accelerate's own policy would also add up the processes' gradients in bf16, and round the losses to three digits.
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    return FullyShardedDataParallelPlugin(mixed_precision_policy=policy)
 
 
 def check_exits(config, layers):
@@ -137,7 +148,9 @@ def save(accelerator, model, tokenizer, config):
         return
     dtype = getattr(torch, config.save_dtype)
     language_model = accelerator.unwrap_model(model).language_model
-    state = {name.removeprefix("language_model."): value.to(dtype) for name, value in state.items()}
+    # One by one: a full-precision tensor is freed as soon as it is converted.
+    for name in list(state):
+        state[name.removeprefix("language_model.")] = state.pop(name).to(dtype)
     if language_model.config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
     language_model.config.dtype = dtype
