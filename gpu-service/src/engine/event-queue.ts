@@ -1,16 +1,29 @@
+/** Items that wait before the producer is asked to pause, and those left when it may go on. */
+const HIGH_WATER = 64;
+const LOW_WATER = 16;
+
+/** What the producer of a queue wants to know. */
+export interface EventQueueListener {
+  /** The consumer left the loop before the end. */
+  onReturn: () => void;
+  /** The consumer lags behind, or has caught up. */
+  onPause?: (paused: boolean) => void;
+}
+
 /**
- * An async iterable that its producer pushes into. Leaving the loop before the end calls `onReturn`; items that nobody takes
- * wait in memory, so a producer must be bounded (an answer is, by its maximum of tokens).
+ * An async iterable that its producer pushes into. Items that nobody takes wait in memory; a producer that pauses when asked to
+ * is bounded by what it has under way.
  */
 export class EventQueue<T> implements AsyncIterable<T> {
-  readonly #onReturn: () => void;
+  readonly #listener: EventQueueListener;
   readonly #items: T[] = [];
   #waiting: PromiseWithResolvers<IteratorResult<T>> | undefined;
+  #paused = false;
   #ended = false;
   #error: Error | undefined;
 
-  constructor(onReturn: () => void) {
-    this.#onReturn = onReturn;
+  constructor(listener: EventQueueListener) {
+    this.#listener = listener;
   }
 
   push(item: T): void {
@@ -18,7 +31,10 @@ export class EventQueue<T> implements AsyncIterable<T> {
     if (this.#waiting) {
       this.#waiting.resolve({ value: item, done: false });
       this.#waiting = undefined;
-    } else this.#items.push(item);
+      return;
+    }
+    this.#items.push(item);
+    if (this.#items.length >= HIGH_WATER) this.#pause(true);
   }
 
   end(): void {
@@ -39,7 +55,7 @@ export class EventQueue<T> implements AsyncIterable<T> {
     return {
       next: () => this.#next(),
       return: () => {
-        if (!this.#ended) this.#onReturn();
+        if (!this.#ended) this.#listener.onReturn();
         this.#ended = true;
         this.#items.length = 0;
         return Promise.resolve({ value: undefined, done: true });
@@ -49,6 +65,7 @@ export class EventQueue<T> implements AsyncIterable<T> {
 
   #next(): Promise<IteratorResult<T>> {
     const item = this.#items.shift();
+    if (this.#items.length <= LOW_WATER) this.#pause(false);
     if (item !== undefined) return Promise.resolve({ value: item, done: false });
     if (this.#error) {
       const error = this.#error;
@@ -58,5 +75,11 @@ export class EventQueue<T> implements AsyncIterable<T> {
     if (this.#ended) return Promise.resolve({ value: undefined, done: true });
     this.#waiting = Promise.withResolvers();
     return this.#waiting.promise;
+  }
+
+  #pause(paused: boolean): void {
+    if (paused === this.#paused || this.#ended) return;
+    this.#paused = paused;
+    this.#listener.onPause?.(paused);
   }
 }

@@ -1,9 +1,17 @@
+import { totalmem } from "node:os";
 import { type ExitSet, fullDepth } from "@fathom/shared";
 import { openCheckpoint } from "../checkpoint/open-checkpoint.ts";
 import { defaultThreads } from "./executor.ts";
 import type { WorkerOptions } from "./protocol.ts";
 import type { Engine, ExecutionProvider } from "./types.ts";
 import { WorkerEngine } from "./worker-engine.ts";
+
+const DEFAULT_STALL_MS = 30_000;
+
+/** A quarter of the machine's memory, at most 2 GiB, in bytes. */
+export function defaultKvMemory(): number {
+  return Math.min(Math.floor(totalmem() / 4), 2 ** 31);
+}
 
 export interface LoadEngineOptions {
   provider?: ExecutionProvider;
@@ -15,6 +23,10 @@ export interface LoadEngineOptions {
   maxConcurrent?: number;
   /** Requests that may wait; more are refused with `overloaded`. */
   maxWaiting?: number;
+  /** Bytes of K/V at most, those of remembered prefixes included. Default a quarter of the memory, at most 2 GiB. */
+  kvMemory?: number;
+  /** A request whose answer nobody reads is dropped after this long, milliseconds. */
+  stallMs?: number;
   /** Check every file's SHA-256 before loading. */
   verify?: boolean;
 }
@@ -33,8 +45,12 @@ export async function loadEngine(dir: string, options: LoadEngineOptions = {}): 
     provider: options.provider ?? "cpu",
     threads: options.threads ?? defaultThreads(),
     maxConcurrent: options.maxConcurrent ?? 16,
+    kvBudget: options.kvMemory ?? defaultKvMemory(),
   };
-  return WorkerEngine.start(workerOptions, options.maxWaiting ?? 64);
+  return WorkerEngine.start(workerOptions, {
+    maxWaiting: options.maxWaiting ?? 64,
+    stallMs: options.stallMs ?? DEFAULT_STALL_MS,
+  });
 }
 
 function chooseExits(available: ExitSet, wanted: readonly number[] | undefined): number[] {

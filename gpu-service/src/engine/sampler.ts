@@ -22,16 +22,33 @@ export function argmax(logits: Float32Array): number {
  */
 export function sampleToken(logits: Float32Array, params: SamplingParams, index: number): number {
   if (params.temperature === 0) return argmax(logits);
-  const probabilities = softmax(logits, params.temperature);
-  const candidates = nucleus(probabilities, params.topP);
+  return drawFrom(distribution(logits, params), uniform(params.seed, index));
+}
+
+/** The probabilities that sampling draws from, float64 [vocab]: softmax(logits / temperature) within its nucleus, sum 1. */
+export function distribution(logits: Float32Array, { temperature, topP }: SamplingParams): Float64Array {
+  const probabilities = softmax(logits, temperature);
+  if (topP >= 1) return probabilities;
+  const kept = new Float64Array(probabilities.length);
   let mass = 0;
+  const candidates = nucleus(probabilities, topP);
   for (const token of candidates) mass += probabilities[token] as number;
-  let point = uniform(params.seed, index) * mass;
-  for (const token of candidates) {
-    point -= probabilities[token] as number;
-    if (point < 0) return token;
+  for (const token of candidates) kept[token] = (probabilities[token] as number) / mass;
+  return kept;
+}
+
+/** The token at which the cumulated probabilities pass `point`, 0 ≤ point < 1. */
+export function drawFrom(probabilities: Float64Array, point: number): number {
+  let rest = point;
+  let last = 0;
+  for (let token = 0; token < probabilities.length; token++) {
+    const p = probabilities[token] as number;
+    if (p === 0) continue;
+    rest -= p;
+    last = token;
+    if (rest < 0) return token;
   }
-  return candidates.at(-1) ?? argmax(logits);
+  return last;
 }
 
 /** softmax(logits / temperature) in float64. */

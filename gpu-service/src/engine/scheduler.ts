@@ -1,74 +1,230 @@
-/** One unit of work: a chunk of a prompt, or one new token. Positions `from` to `to` (exclusive) are run. */
-export interface Step {
+import { FairQueue } from "./fair-queue.ts";
+import type { KvNeed } from "./kv-layout.ts";
+import type { EnginePriority } from "./types.ts";
+
+/** A request as the scheduler sees it. */
+export interface SchedulerRequest {
   id: string;
-  kind: "prefill" | "decode";
-  from: number;
-  to: number;
-  /** The step ends with a token to sample: the last prompt chunk, and every decode. */
-  samples: boolean;
+  /** Positions to run before the first token can be decided: the prompt's. */
+  promptLength: number;
+  /** Layers that hold its K/V. */
+  depth: number;
+  priority: EnginePriority;
+  /** Positions that a step may add at most while decoding: one, or a draft's length and one. */
+  maxStep: number;
 }
 
-interface Row {
-  id: string;
-  promptLength: number;
-  /** Positions already run. */
-  done: number;
+/** What the next step runs. Everything else waits. */
+export interface Plan {
+  /** Requests that are admitted now, in order. */
+  admitted: string[];
+  /** Requests that lose their K/V; they are waiting again. */
+  preempted: string[];
+  /** Positions `from` to `to` (exclusive) of one prompt; `last` when a token can be decided behind them. */
+  prefill: { id: string; from: number; to: number; last: boolean } | undefined;
+  /** Requests that decode. */
+  decode: string[];
 }
+
+export interface SchedulerOptions {
+  /** Requests that hold K/V at the same time. */
+  maxRunning: number;
+  /** Prompt positions per step: large enough for the matrix kernels, small enough not to hold up running streams. */
+  chunk: number;
+  /** Whether the K/V of these requests fits the budget. */
+  fits: (needs: readonly KvNeed[]) => boolean;
+  /** Positions of a prompt whose K/V is at hand already when it is admitted, fewer than all. Default none. */
+  reusable?: (id: string) => number;
+}
+
+interface Row extends SchedulerRequest {
+  /** Positions to run before the next token: the prompt's, after a preemption also those of the answer so far. */
+  target: number;
+  /** Positions run. */
+  done: number;
+  paused: boolean;
+  /** Steps in which another prompt was prefilled instead. */
+  passedOver: number;
+  /** Order of admission: who came last goes first when memory runs out. */
+  admission: number;
+}
+
+/** Batch requests stand back while an interactive prompt is prefilled, but for one step in so many. */
+const BATCH_TURN = 8;
 
 /**
- * Decides which row runs next. Pure: no tensors, no clock, no I/O. Rows take turns; a prompt is prefilled in chunks of
- * `chunk` positions, so that a long one holds the others up by one chunk at most.
+ * Decides what a step runs: who is admitted, whose prompt goes on by one chunk, who decodes, and who gives up memory. Pure: no
+ * tensors, no clock, no I/O. Time is counted in steps, memory in what `fits` says.
  */
 export class Scheduler {
-  readonly #maxRunning: number;
-  readonly #chunk: number;
-  readonly #waiting: Row[] = [];
-  readonly #running: Row[] = [];
-  #turn = 0;
+  readonly #options: SchedulerOptions;
+  readonly #waiting = new FairQueue<Row>();
+  readonly #queued = new Map<string, Row>();
+  readonly #running = new Map<string, Row>();
+  #admissions = 0;
+  #steps = 0;
 
-  constructor(options: { maxRunning: number; chunk: number }) {
-    this.#maxRunning = options.maxRunning;
-    this.#chunk = options.chunk;
+  constructor(options: SchedulerOptions) {
+    this.#options = options;
   }
 
   get running(): number {
-    return this.#running.length;
+    return this.#running.size;
   }
 
   get waiting(): number {
-    return this.#waiting.length;
+    return this.#waiting.size;
   }
 
-  /** Queues a row; rows are admitted in the order in which they came. */
-  add(id: string, promptLength: number): void {
-    this.#waiting.push({ id, promptLength, done: 0 });
+  get paused(): number {
+    return [...this.#running.values()].filter(({ paused }) => paused).length;
   }
 
-  /** Forgets a row, wherever it is. */
+  /** Queues a request. */
+  add(request: SchedulerRequest): void {
+    const row: Row = { ...request, target: request.promptLength, done: 0, paused: false, passedOver: 0, admission: 0 };
+    this.#queued.set(row.id, row);
+    this.#waiting.add(row.id, row.priority, row);
+  }
+
+  /** Forgets a request, wherever it is. */
   remove(id: string): void {
-    const queued = this.#waiting.findIndex((row) => row.id === id);
-    if (queued >= 0) this.#waiting.splice(queued, 1);
-    const running = this.#running.findIndex((row) => row.id === id);
-    if (running < 0) return;
-    this.#running.splice(running, 1);
-    if (running < this.#turn) this.#turn--;
+    this.#running.delete(id);
+    if (this.#queued.delete(id)) this.#waiting.remove(id);
   }
 
-  /** The next step, or undefined when there is nothing to do. The step counts as run once returned. */
-  next(): Step | undefined {
-    while (this.#running.length < this.#maxRunning) {
-      const row = this.#waiting.shift();
-      if (!row) break;
-      this.#running.push(row);
-    }
-    if (this.#turn >= this.#running.length) this.#turn = 0;
-    const row = this.#running[this.#turn];
-    if (!row) return undefined;
-    this.#turn++;
-    const from = row.done;
-    const prefill = from < row.promptLength;
-    const to = prefill ? Math.min(row.promptLength, from + this.#chunk) : from + 1;
-    row.done = to;
-    return { id: row.id, kind: prefill ? "prefill" : "decode", from, to, samples: to >= row.promptLength };
+  /** A paused request keeps its K/V, unless others need the memory, and runs no step. */
+  pause(id: string, paused: boolean): void {
+    const row = this.#running.get(id) ?? this.#queued.get(id);
+    if (row) row.paused = paused;
   }
+
+  /** Says how many positions a decoding request has now, the next token's input included. */
+  advance(id: string, length: number): void {
+    const row = this.#running.get(id);
+    if (row) {
+      row.done = length - 1;
+      row.target = length;
+    }
+  }
+
+  /** The next step, or undefined when there is nothing to do. A prefill counts as run once returned. */
+  next(): Plan | undefined {
+    const preempted: string[] = [];
+    const admitted = this.#admit(preempted);
+    this.#makeRoom(preempted);
+    const prefill = this.#choosePrefill();
+    const interactive = prefill !== undefined && this.#running.get(prefill.id)?.priority.class === "interactive";
+    const standBack = interactive && this.#steps % BATCH_TURN !== 0;
+    const decode = [...this.#running.values()]
+      .filter((row) => decodes(row) && row.id !== prefill?.id)
+      .filter((row) => !(standBack && row.priority.class === "batch"))
+      .map(({ id }) => id);
+    if (!prefill && decode.length === 0 && admitted.length === 0 && preempted.length === 0) return undefined;
+    this.#steps++;
+    return { admitted: admitted.filter((id) => this.#running.has(id)), preempted, prefill, decode };
+  }
+
+  #admit(preempted: string[]): string[] {
+    const admitted: string[] = [];
+    for (;;) {
+      const row = this.#waiting.peek(({ paused }) => !paused);
+      if (!row) break;
+      if (!this.#hasRoomFor(row) && !this.#yieldTo(row, preempted)) break;
+      this.#waiting.take(row.id);
+      this.#queued.delete(row.id);
+      row.admission = this.#admissions++;
+      row.done = Math.min(this.#options.reusable?.(row.id) ?? 0, row.target - 1);
+      row.passedOver = 0;
+      this.#running.set(row.id, row);
+      admitted.push(row.id);
+    }
+    return admitted;
+  }
+
+  #hasRoomFor(row: Row): boolean {
+    // The first one always goes: a request that can never run was refused before.
+    if (this.#running.size === 0) return true;
+    return this.#running.size < this.#options.maxRunning && this.#options.fits(this.#needs(row));
+  }
+
+  /** Lets the latest batch requests make way for an interactive one. */
+  #yieldTo(row: Row, preempted: string[]): boolean {
+    if (row.priority.class !== "interactive") return false;
+    const victims = [...this.#running.values()]
+      .filter(({ priority }) => priority.class === "batch")
+      .sort((x, y) => y.admission - x.admission);
+    const taken: Row[] = [];
+    for (const victim of victims) {
+      this.#running.delete(victim.id);
+      taken.push(victim);
+      if (!this.#hasRoomFor(row)) continue;
+      for (const { id } of taken) preempted.push(id);
+      for (const one of taken) this.#requeue(one);
+      return true;
+    }
+    for (const one of taken.reverse()) this.#running.set(one.id, one);
+    return false;
+  }
+
+  /** Preempts until what the next step needs fits: paused requests first, then batch ones, then the latest. */
+  #makeRoom(preempted: string[]): void {
+    while (this.#running.size > 1 && !this.#options.fits(this.#needs())) {
+      const [victim] = [...this.#running.values()].sort(
+        (x, y) =>
+          Number(y.paused) - Number(x.paused) ||
+          Number(y.priority.class === "batch") - Number(x.priority.class === "batch") ||
+          y.admission - x.admission,
+      );
+      if (!victim) return;
+      this.#running.delete(victim.id);
+      this.#requeue(victim);
+      preempted.push(victim.id);
+    }
+  }
+
+  #requeue(row: Row): void {
+    row.done = 0;
+    this.#queued.set(row.id, row);
+    this.#waiting.putBack(row.id, row.priority, row);
+  }
+
+  /** Room that the running requests need in the next step, and `newcomer` with them. */
+  #needs(newcomer?: Row): KvNeed[] {
+    const rows = newcomer ? [...this.#running.values(), newcomer] : [...this.#running.values()];
+    return rows.map(({ depth, target, maxStep }) => ({ depth, rows: target + maxStep }));
+  }
+
+  /** The prompt with the least left, but one that was passed over counts as shorter by a chunk each time. */
+  #choosePrefill(): Plan["prefill"] {
+    const { chunk } = this.#options;
+    let best: Row | undefined;
+    let bestScore = Number.POSITIVE_INFINITY;
+    const candidates = [...this.#running.values()].filter((row) => !row.paused && !decodes(row));
+    for (const row of candidates) {
+      const batch = row.priority.class === "batch" ? BATCH_TURN : 0;
+      const score = Math.ceil((row.target - row.done) / chunk) + batch - row.passedOver;
+      if (score < bestScore) {
+        best = row;
+        bestScore = score;
+      }
+    }
+    if (!best) return undefined;
+    for (const row of candidates) if (row !== best) row.passedOver++;
+    const from = best.done;
+    const to = Math.min(prefillEnd(best), from + chunk);
+    best.done = to;
+    best.passedOver = 0;
+    return { id: best.id, from, to, last: to === best.target };
+  }
+}
+
+/** A prompt runs to its end; what a preempted request had answered runs up to its newest token, which decodes as ever. */
+function prefillEnd({ target, promptLength }: Row): number {
+  return target > promptLength ? target - 1 : target;
+}
+
+/** A request decodes when all but its newest position was run. */
+function decodes(row: Row): boolean {
+  return !row.paused && row.done === row.target - 1 && row.target > row.promptLength;
 }

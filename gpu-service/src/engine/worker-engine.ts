@@ -3,9 +3,22 @@ import { Worker } from "node:worker_threads";
 import { ApiError, requireExit } from "@fathom/shared";
 import { EventQueue } from "./event-queue.ts";
 import type { HostMessage, WorkerMessage, WorkerOptions } from "./protocol.ts";
-import type { Engine, EngineEvent, EngineInfo, EngineLoad, EngineRequest } from "./types.ts";
+import type { Engine, EngineEvent, EngineInfo, EngineLoad, EngineRequest, EngineStats, ExitScores } from "./types.ts";
 
 type ProbeResult = { depth: number; logits: Float32Array }[];
+
+export interface WorkerEngineOptions {
+  /** Requests that may wait for admission. */
+  maxWaiting: number;
+  /** A request whose answer nobody reads is dropped after this long, milliseconds. */
+  stallMs: number;
+}
+
+/** A live request on the host's side. */
+interface Stream {
+  queue: EventQueue<EngineEvent>;
+  stall: NodeJS.Timeout | undefined;
+}
 
 /** The host's side of the engine: checks requests, passes them to the worker thread and hands its events out. */
 export class WorkerEngine implements Engine {
@@ -13,41 +26,52 @@ export class WorkerEngine implements Engine {
   readonly died: Promise<Error>;
   readonly #died = Promise.withResolvers<Error>();
   readonly #worker: Worker;
-  readonly #capacity: number;
+  readonly #options: WorkerEngineOptions;
   readonly #maxConcurrent: number;
-  readonly #streams = new Map<string, EventQueue<EngineEvent>>();
+  readonly #streams = new Map<string, Stream>();
   readonly #probes = new Map<string, PromiseWithResolvers<ProbeResult>>();
+  readonly #scorings = new Map<string, PromiseWithResolvers<ExitScores[]>>();
+  #stats: EngineStats;
   #state: "running" | "closing" | "dead" = "running";
 
-  private constructor(worker: Worker, info: EngineInfo, maxConcurrent: number, maxWaiting: number) {
+  private constructor(
+    worker: Worker,
+    { info, stats }: { info: EngineInfo; stats: EngineStats },
+    maxConcurrent: number,
+    options: WorkerEngineOptions,
+  ) {
     this.#worker = worker;
     this.info = info;
+    this.#stats = stats;
     this.died = this.#died.promise;
     this.#maxConcurrent = maxConcurrent;
-    this.#capacity = maxConcurrent + maxWaiting;
+    this.#options = options;
     worker.on("message", (message: WorkerMessage) => this.#receive(message));
     worker.on("error", (error) => this.#die(error));
     worker.on("exit", () => this.#die(new Error("the engine's worker thread ended")));
   }
 
   /** Starts the thread and waits until its sessions are loaded. @throws the worker's error when they cannot be. */
-  static async start(options: WorkerOptions, maxWaiting: number): Promise<WorkerEngine> {
+  static async start(options: WorkerOptions, engineOptions: WorkerEngineOptions): Promise<WorkerEngine> {
     const worker = new Worker(new URL("./worker.ts", import.meta.url), { workerData: options, name: "engine" });
-    const info = await new Promise<EngineInfo>((resolve, reject) => {
+    const ready = await new Promise<{ info: EngineInfo; stats: EngineStats }>((resolve, reject) => {
       worker.once("error", reject);
       worker.once("exit", (code) => reject(new Error(`the engine ended with code ${code} while loading`)));
       worker.once("message", (message: WorkerMessage) => {
-        if (message.type === "ready") resolve(message.info);
+        if (message.type === "ready") resolve(message);
       });
     });
-    return new WorkerEngine(worker, info, options.maxConcurrent, maxWaiting);
+    return new WorkerEngine(worker, ready, options.maxConcurrent, engineOptions);
   }
 
   generate(request: EngineRequest, signal?: AbortSignal): AsyncIterable<EngineEvent> {
     this.#check(request);
     const { id } = request;
-    const queue = new EventQueue<EngineEvent>(() => this.#send({ type: "cancel", id }));
-    this.#streams.set(id, queue);
+    const queue = new EventQueue<EngineEvent>({
+      onReturn: () => this.#send({ type: "cancel", id }),
+      onPause: (paused) => this.#pause(id, paused),
+    });
+    this.#streams.set(id, { queue, stall: undefined });
     this.#send({ type: "generate", request, submittedAt: performance.timeOrigin + performance.now() });
     if (signal?.aborted) this.#send({ type: "cancel", id });
     else signal?.addEventListener("abort", () => this.#send({ type: "cancel", id }), { once: true });
@@ -63,6 +87,23 @@ export class WorkerEngine implements Engine {
     this.#probes.set(id, result);
     this.#send({ type: "probe", id, prompt, depths });
     return result.promise;
+  }
+
+  score(tokens: readonly number[], from: number): Promise<ExitScores[]> {
+    this.#requireRunning();
+    this.#checkPrompt(tokens, 0);
+    if (!Number.isInteger(from) || from < 0 || from >= tokens.length) {
+      throw new RangeError(`'from' must be a position of the ${tokens.length} tokens, not ${from}`);
+    }
+    const id = randomUUID();
+    const result = Promise.withResolvers<ExitScores[]>();
+    this.#scorings.set(id, result);
+    this.#send({ type: "score", id, tokens, from });
+    return result.promise;
+  }
+
+  stats(): EngineStats {
+    return this.#stats;
   }
 
   load(): EngineLoad {
@@ -82,11 +123,22 @@ export class WorkerEngine implements Engine {
   #check(request: EngineRequest): void {
     this.#requireRunning();
     requireExit(this.info.exits, request.depth);
+    this.#checkPolicy(request);
     this.#checkPrompt(request.prompt, request.maxTokens);
     if (this.#streams.has(request.id)) throw new ApiError("invalid_request", `request id '${request.id}' is in use`);
-    if (this.#streams.size >= this.#capacity) {
+    if (this.#streams.size >= this.#maxConcurrent + this.#options.maxWaiting) {
       throw new ApiError("overloaded", "the service is at capacity; try again shortly", { retryAfter: 1 });
     }
+  }
+
+  #checkPolicy({ depth, minDepth, policy }: EngineRequest): void {
+    if (minDepth !== undefined) requireExit(this.info.exits, minDepth, "fathom.min_depth");
+    if (policy?.type !== "speculative") return;
+    requireExit(this.info.exits, policy.draftDepth, "fathom.min_depth");
+    if (policy.draftDepth < depth) return;
+    throw new ApiError("invalid_depth", `a draft at ${policy.draftDepth} is not shallower than its target ${depth}`, {
+      param: "fathom.min_depth",
+    });
   }
 
   #checkPrompt(prompt: readonly number[], maxTokens: number): void {
@@ -120,15 +172,16 @@ export class WorkerEngine implements Engine {
     switch (message.type) {
       case "ready":
         break;
-      case "event": {
-        const queue = this.#streams.get(message.id);
-        queue?.push(message.event);
-        if (message.event.type === "finished") {
-          this.#streams.delete(message.id);
-          queue?.end();
-        }
+      case "events":
+        for (const { id, event } of message.events) this.#deliver(id, event);
         break;
-      }
+      case "stats":
+        this.#stats = message.stats;
+        break;
+      case "scored":
+        this.#scorings.get(message.id)?.resolve(message.exits);
+        this.#scorings.delete(message.id);
+        break;
       case "probed":
         this.#probes.get(message.id)?.resolve(message.exits);
         this.#probes.delete(message.id);
@@ -139,11 +192,44 @@ export class WorkerEngine implements Engine {
     }
   }
 
-  #fail(id: string, error: ApiError): void {
-    this.#streams.get(id)?.fail(error);
+  #deliver(id: string, event: EngineEvent): void {
+    const stream = this.#streams.get(id);
+    if (!stream) return;
+    stream.queue.push(event);
+    if (event.type !== "finished") return;
+    this.#end(id);
+    stream.queue.end();
+  }
+
+  /** A reader that lags behind stalls nobody: its request stands still, and is dropped when it does so for too long. */
+  #pause(id: string, paused: boolean): void {
+    const stream = this.#streams.get(id);
+    if (!stream) return;
+    clearTimeout(stream.stall);
+    stream.stall = undefined;
+    this.#send({ type: "pause", id, paused });
+    if (!paused) return;
+    const { stallMs } = this.#options;
+    stream.stall = setTimeout(() => {
+      this.#send({ type: "cancel", id });
+      this.#fail(id, new ApiError("timeout", `nobody read the answer for ${stallMs / 1000} s`));
+    }, stallMs);
+    stream.stall.unref();
+  }
+
+  #end(id: string): void {
+    clearTimeout(this.#streams.get(id)?.stall);
     this.#streams.delete(id);
+  }
+
+  #fail(id: string, error: ApiError): void {
+    const queue = this.#streams.get(id)?.queue;
+    this.#end(id);
+    queue?.fail(error);
     this.#probes.get(id)?.reject(error);
     this.#probes.delete(id);
+    this.#scorings.get(id)?.reject(error);
+    this.#scorings.delete(id);
   }
 
   #die(error: Error): void {
@@ -151,6 +237,7 @@ export class WorkerEngine implements Engine {
     if (this.#state === "running") this.#died.resolve(error);
     this.#state = "dead";
     const apiError = new ApiError("internal_error", "the engine has stopped", { cause: error });
-    for (const id of [...this.#streams.keys(), ...this.#probes.keys()]) this.#fail(id, apiError);
+    for (const id of [...this.#streams.keys(), ...this.#probes.keys(), ...this.#scorings.keys()])
+      this.#fail(id, apiError);
   }
 }

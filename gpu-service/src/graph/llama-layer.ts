@@ -16,10 +16,10 @@ export interface Residual {
 }
 
 /**
- * Attention over positions. q is [.., heads · D], k and v are [.., kv_heads · D], rotated; the result is [.., heads · D].
- * Serving attends to a cache, training within a batch.
+ * Rotation and attention over positions: [.., (heads + 2 · kv_heads) · D], q before k before v, to [.., heads · D]. Serving
+ * attends to a cache, training within a batch.
  */
-export type Attend = (b: GraphBuilder, layer: number, q: string, k: string, v: string) => string;
+export type Attend = (b: GraphBuilder, layer: number, qkv: string) => string;
 
 /** Names of the inputs that hold the rotary rows of the new positions, float32 [S, D/2]. */
 export const ROPE_INPUTS = { cos: "cos", sin: "sin" } as const;
@@ -73,9 +73,14 @@ function attention(
   residual: Residual,
   attend: Attend,
 ): Residual {
-  const { heads, kv_heads: kvHeads, head_dim: headDim } = a;
   const { normed, stream } = rmsNorm(b, a, weights, `layers.${layer}.attn_norm`, residual);
   const qkv = weights.linear(b, `layers.${layer}.attn.qkv`, normed);
+  return { stream, delta: weights.linear(b, `layers.${layer}.attn.o`, attend(b, layer, qkv)) };
+}
+
+/** Splits packed projections [.., S, N] and rotates q and k; the rotary rows of the positions come in as `ROPE_INPUTS`. */
+export function rotate(b: GraphBuilder, a: Architecture, qkv: string): { q: string; k: string; v: string } {
+  const { heads, kv_heads: kvHeads, head_dim: headDim } = a;
   const [qk = "", v = ""] = b.split(qkv, [(heads + kvHeads) * headDim, kvHeads * headDim]);
   // One rotation for q and k together; the rotary rows of the new positions start at row 0.
   const rotated = b.node("RotaryEmbedding", [qk, b.int64s([0]), ROPE_INPUTS.cos, ROPE_INPUTS.sin], {
@@ -83,8 +88,7 @@ function attention(
     domain: MICROSOFT,
   });
   const [q = "", k = ""] = b.split(rotated, [heads * headDim, kvHeads * headDim]);
-  const context = attend(b, layer, q, k, v);
-  return { stream, delta: weights.linear(b, `layers.${layer}.attn.o`, context) };
+  return { q, k, v };
 }
 
 function mlp(b: GraphBuilder, a: Architecture, weights: LlamaWeights, layer: number, residual: Residual): Residual {

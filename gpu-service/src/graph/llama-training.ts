@@ -3,7 +3,7 @@ import { LAYER_MATRICES, layerMatrixShape } from "@fathom/shared";
 import { differentiate } from "./gradients/differentiate.ts";
 import { type Partition, partition } from "./gradients/partition.ts";
 import { GraphBuilder, MICROSOFT } from "./graph-builder.ts";
-import { type Attend, decoderLayer, type LlamaWeights, ROPE_INPUTS, rmsNorm, settle } from "./llama-layer.ts";
+import { type Attend, decoderLayer, type LlamaWeights, ROPE_INPUTS, rmsNorm, rotate, settle } from "./llama-layer.ts";
 import type { Graph } from "./onnx.ts";
 
 /** Tensors of one layer, without the layer's number; the training graphs take them as inputs, so one graph serves all layers. */
@@ -205,10 +205,12 @@ function adapterProduct(b: GraphBuilder, x: string, matrix: string): string {
 }
 
 /** Causal attention of every sequence of a batch to itself; padding on the right needs no mask of its own. */
-function attendWithinBatch({ heads, kv_heads: kvHeads, head_dim: headDim }: Architecture): Attend {
+function attendWithinBatch(a: Architecture): Attend {
+  const { heads, kv_heads: kvHeads, head_dim: headDim } = a;
   const group = heads / kvHeads;
   const alpha = { float: 1 / Math.sqrt(headDim) };
-  return (b, _layer, q, k, v) => {
+  return (b, _layer, qkv) => {
+    const { q, k, v } = rotate(b, a, qkv);
     const perHead = (x: string) => {
       const split = b.node("Reshape", [x, b.int64s([0, 0, kvHeads, headDim])]);
       return b.node("Transpose", [split], { attributes: { perm: [0, 2, 1, 3] } });
