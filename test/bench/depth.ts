@@ -1,5 +1,6 @@
 import { openCheckpoint } from "@fathom/gpu-service/checkpoint/open-checkpoint.ts";
 import { defaultThreads } from "@fathom/gpu-service/engine/executor.ts";
+import { defaultKvMemory } from "@fathom/gpu-service/engine/load-engine.ts";
 import type { Engine } from "@fathom/gpu-service/engine/types.ts";
 import { WorkerEngine } from "@fathom/gpu-service/engine/worker-engine.ts";
 import { benchModel, referencePrompts } from "./model.ts";
@@ -16,7 +17,10 @@ export async function benchDepth(options: { model?: string; threads?: number }):
   const half = Math.floor(layers / 2);
   const exits = [...new Set([...manifest.exits, half])].sort((x, y) => x - y);
   const threads = options.threads ?? defaultThreads();
-  const engine = await WorkerEngine.start({ dir, manifest, exits, provider: "cpu", threads, maxConcurrent: 1 }, 0);
+  const engine = await WorkerEngine.start(
+    { dir, manifest, exits, provider: "cpu", threads, maxConcurrent: 1, kvBudget: defaultKvMemory() },
+    { maxWaiting: 0, stallMs: 60_000 },
+  );
 
   const samples = new Map<number, number[]>(exits.map((depth) => [depth, []]));
   for (let round = -1; round < ROUNDS; round++) {

