@@ -58,7 +58,7 @@ export class ServiceMetrics {
     });
     this.#refused = new Counter({
       name: "fathom_requests_refused_total",
-      help: "Requests that were answered with an error instead of an answer, by its code.",
+      help: "Requests that got an error instead of an answer, by its code.",
       labelNames: ["code"],
       registers,
     });
