@@ -58,18 +58,26 @@ test("speculation gives the answer of plain decoding at the target, and tells wh
   );
 });
 
-test("a threshold that all reach is the shallowest exit, one that none reaches is the target", async () => {
+test("a threshold that none reaches is the target", async () => {
   for (const prompt of PROMPTS) {
-    for (const [fathom, depth] of [
-      [{ threshold: 0 }, 2],
-      [{ threshold: 0, min_depth: 3 }, 4],
-      [{ threshold: 1, max_depth: 7 }, 6],
-    ] as const) {
-      const fixed = await complete(prompt, { depth });
-      const confident = await complete(prompt, { ...fathom, exit: "confidence" });
-      expect(confident.choices[0]).toEqual(fixed.choices[0]);
-      expect(confident.fathom).toMatchObject({ exit: "confidence", layers: fixed.fathom?.layers });
-    }
+    const fixed = await complete(prompt, { depth: 6 });
+    const confident = await complete(prompt, { exit: "confidence", threshold: 1, max_depth: 7 });
+    expect(confident.choices[0]).toEqual(fixed.choices[0]);
+    expect(confident.fathom).toMatchObject({ exit: "confidence", layers: fixed.fathom?.layers });
+  }
+});
+
+test.each([
+  [2, 2],
+  [3, 4],
+])("a threshold that all reach is the first exit from min_depth %d on", async (floor, depth) => {
+  for (const prompt of PROMPTS) {
+    const { choices } = await complete(prompt, { exit: "confidence", threshold: 0, min_depth: floor });
+    // The first token comes out of the prefill, wherever that ends.
+    const [first = 0, ...rest] = choices[0]?.token_ids ?? [];
+    expect(choices[0]?.layers_used?.slice(1)).toEqual(rest.map(() => depth));
+    const fixed = await complete([...prompt, first], { depth }, { max_tokens: rest.length });
+    expect(rest).toEqual(fixed.choices[0]?.token_ids);
   }
 });
 
@@ -97,7 +105,7 @@ test("a checkpoint without thresholds says what to do, one with them runs", asyn
   try {
     const response = await send(own, "/v1/chat/completions", { ...CHAT, fathom: { exit: "confidence" } });
     const { fathom, usage } = ChatCompletion.parse(await response.json());
-    expect(fathom).toMatchObject({ exit: "confidence", layers: { histogram: { 4: usage.completion_tokens } } });
+    expect(fathom).toMatchObject({ exit: "confidence", layers: { histogram: { 4: usage.completion_tokens - 1 } } });
   } finally {
     await own.stop();
   }
