@@ -44,8 +44,8 @@ export interface StubRecord {
 }
 
 /**
- * A GPU service's wire contract without a model: it verifies tokens, honours depth and limits, counts words as tokens, and
- * misbehaves as the request's `user` field says:
+ * A GPU service's wire contract without a model: it verifies tokens, honours depth and limits, counts words as tokens, takes
+ * every other token for confident at the shallowest exit, and misbehaves as the request's `user` field says:
  * `status N`, `hang`, `page`, `half`, `no account`, `endless`, `break N`, `half event N`, `error event N`, `garbage N`, `silent N`.
  */
 export async function startGpuStub(): Promise<{ url: string; stop: () => Promise<void> }> {
@@ -138,6 +138,8 @@ async function generate(
     chat,
     model: service.model,
     depth,
+    exit: body.fathom?.exit ?? "fixed",
+    shallowest: body.fathom?.min_depth ?? STUB_EXITS[0] ?? 1,
     reason: DepthReason.parse(header(request, REASON_HEADER)),
     price: Number(header(request, PRICE_HEADER)),
     promptTokens,
@@ -207,6 +209,7 @@ function codeOfStatus(status: number): ErrorCode {
     400: "unsupported_exit_policy",
     401: "invalid_api_key",
     429: "overloaded",
+    504: "timeout",
   };
   return codes[status] ?? (status === 503 ? "draining" : "internal_error");
 }

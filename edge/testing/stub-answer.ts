@@ -1,10 +1,13 @@
-import type { ChatCompletionChunk, Completion, FathomResponse } from "@fathom/shared";
+import { type ChatCompletionChunk, type Completion, type FathomResponse, summarizeLayers } from "@fathom/shared";
 
 /** What the stub was asked, as far as it matters to its answer. */
 export interface StubQuestion {
   chat: boolean;
   model: string;
   depth: number;
+  exit: FathomResponse["exit"];
+  /** Exit at which tokens may stop, or are drafted. */
+  shallowest: number;
   reason: FathomResponse["reason"];
   /** Nano-USD per layer-token. */
   price: number;
@@ -23,17 +26,27 @@ const TIMING: FathomResponse["timing"] = {
   tokens_per_second: 1000,
 };
 
-/** The account of a whole answer, all of whose tokens were decided at the question's depth. */
+/** Depth at which token `i` is decided: with confidence every other one is sure of itself. */
+function layersOf({ exit, depth, shallowest }: StubQuestion, i: number): number {
+  return exit === "confidence" && i % 2 === 1 ? shallowest : depth;
+}
+
+/** The account of a whole answer. */
 export function account(question: StubQuestion): { usage: NonNullable<Completion["usage"]>; fathom: FathomResponse } {
-  const { depth, reason, price, promptTokens, tokens } = question;
-  const layerTokens = (promptTokens + tokens) * depth;
+  const { depth, exit, shallowest, reason, price, promptTokens, tokens } = question;
+  const layers = summarizeLayers(
+    Array.from({ length: tokens }, (_, i) => layersOf(question, i)),
+    false,
+  );
+  const layerTokens = promptTokens * depth + layers.total;
+  const draft = { depth: shallowest, proposed: 2 * tokens, accepted: tokens };
   return {
     usage: { prompt_tokens: promptTokens, completion_tokens: tokens, total_tokens: promptTokens + tokens },
     fathom: {
       depth,
-      exit: "fixed",
+      exit,
       reason,
-      layers: { total: tokens * depth, mean: depth, min: depth, max: depth, histogram: { [depth]: tokens } },
+      layers: exit === "speculative" ? { ...layers, draft } : layers,
       timing: TIMING,
       cost: { layer_tokens: layerTokens, micro_usd: Math.ceil((layerTokens * price) / 1000) },
     },
@@ -64,7 +77,7 @@ export function tokenChunk(question: StubQuestion, i: number): ChatCompletionChu
     index: 0,
     finish_reason: last ? ("stop" as const) : null,
     logprobs: null,
-    layers_used: [question.depth],
+    layers_used: [layersOf(question, i)],
   };
   return question.chat
     ? { ...head(question), object: "chat.completion.chunk", choices: [{ ...choice, delta: { content: text } }] }

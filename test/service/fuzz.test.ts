@@ -62,7 +62,13 @@ const fields = {
   user: fc.oneof(text, fc.jsonValue({ maxDepth: 0 })),
   fathom: fc.oneof(
     fc.record(
-      { depth, min_depth: depth, max_depth: depth, exit: fc.constantFrom("fixed", "confidence") },
+      {
+        depth,
+        min_depth: depth,
+        max_depth: depth,
+        exit: fc.constantFrom("fixed", "confidence", "speculative"),
+        threshold: fc.oneof(fc.double({ min: 0, max: 1, noNaN: true }), fc.constantFrom("calibrated", 2, null)),
+      },
       { requiredKeys: [] },
     ),
     fc.jsonValue(),

@@ -45,6 +45,7 @@ const FIRST_SHED_LOAD = 0.5;
  *   which the plan begins to shed (later for a higher priority) to full load, the depth falls linearly from the start to
  *   the shallowest allowed exit. Budget lowers it: each deeper offer must leave more of the budget untouched, so that the
  *   last tenth of it is stretched over shallower answers.
+ * - The depth caps a request whatever its exit policy: confident tokens stop below it, drafts are verified at it.
  * - No offer lies outside the plan's range or the request's bounds.
  *
  * @throws ApiError `invalid_depth` when no exit fits the wish (names the exits), `depth_not_allowed` when the plan's range

@@ -48,7 +48,10 @@ export interface WorstCase {
   price: number;
 }
 
-/** Adds to each depth the micro-USD that the request can cost there: every token runs through `depth` layers. */
+/**
+ * Adds to each depth the micro-USD that the request can cost there. No exit policy costs more than `fixed`: with
+ * `confidence` a token uses at most `depth` layers, with `speculative` exactly `depth`, and drafts are not charged.
+ */
 export function priceOffers(offers: readonly DepthOffer[], worst: WorstCase): Offer[] {
   const tokens = Math.min(worst.promptTokens + worst.maxTokens, worst.contextLength);
   return offers.map((offer) => ({ ...offer, cost: priceMicroUsd(tokens * offer.depth, worst.price) }));

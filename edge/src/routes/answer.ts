@@ -3,6 +3,7 @@ import type { Context } from "hono";
 import { z } from "zod";
 import type { AppEnv } from "../app-env.ts";
 import type { RequestEnd } from "../http/request-end.ts";
+import { requestPriority } from "../policy/request-priority.ts";
 import { settingsOf } from "../settings.ts";
 import { callService } from "../upstream/call-service.ts";
 import { relayStream, type StreamEnd } from "../upstream/relay-stream.ts";
@@ -42,15 +43,18 @@ export async function answer(c: Context<AppEnv>, admitted: Admitted, end: Reques
 async function send(c: Context<AppEnv>, admitted: Admitted, end: RequestEnd): Promise<Response> {
   const { request, path, maxTokensField, candidates, limit, offer } = admitted;
   const { max_tokens: _, ...rest } = { ...request, max_completion_tokens: undefined };
+  const { plan } = c.var.customer;
   const call = async (maxTokens: number | undefined): Promise<Response> => {
     const { service, response } = await callService({
       services: candidates.map((candidate) => candidate.service),
       path,
+      // The exit policy goes on as it is: the depth only caps it.
       body: { ...rest, [maxTokensField]: maxTokens, fathom: { ...request.fathom, depth: offer.depth } },
       requestId: c.var.requestId,
       depth: offer.depth,
       reason: offer.reason,
-      price: c.var.customer.plan.price_nano_usd_per_layer_token,
+      price: plan.price_nano_usd_per_layer_token,
+      priority: requestPriority(plan),
       secret: settingsOf(c.env).serviceSecret,
       signal: end.signal,
     });

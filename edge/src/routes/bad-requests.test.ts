@@ -115,6 +115,9 @@ describe("a request with a wrong field", () => {
     [{ fathom: { depth: 0 } }, "fathom.depth"],
     [{ fathom: { depht: 24 } }, "fathom.depht"],
     [{ fathom: { threshold: 2 } }, "fathom.threshold"],
+    [{ fathom: { threshold: 0.9 } }, "fathom.threshold"],
+    [{ fathom: { exit: "speculative", threshold: 0.9 } }, "fathom.threshold"],
+    [{ fathom: { exit: "entropy" } }, "fathom.exit"],
   ])("%j names the field", async (more, param) => {
     const got = await refusal(await chat(tenant, more));
     expect(got).toMatchObject({ status: 400, code: "invalid_request", param });

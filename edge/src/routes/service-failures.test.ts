@@ -10,6 +10,7 @@ describe("before the first byte, a failure is refused, costs nothing and is give
     ["status 400", 400, "unsupported_exit_policy", undefined],
     ["status 429", 429, "overloaded", "7"],
     ["status 500", 502, "upstream_failed", undefined],
+    ["status 504", 504, "timeout", undefined],
     ["status 503", 503, "upstream_unavailable", "7"],
     // The edge's own secret is wrong then: not the client's key.
     ["status 401", 502, "upstream_failed", undefined],

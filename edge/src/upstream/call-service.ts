@@ -1,4 +1,11 @@
-import { ApiError, type DepthReason, PRICE_HEADER, REASON_HEADER, REQUEST_ID_HEADER } from "@fathom/shared";
+import {
+  ApiError,
+  type DepthReason,
+  PRICE_HEADER,
+  REASON_HEADER,
+  REQUEST_ID_HEADER,
+  type RequestPriority,
+} from "@fathom/shared";
 import type { ReadyService } from "../fleet/service-state.ts";
 import { serviceError } from "./service-error.ts";
 import { signServiceToken } from "./sign-token.ts";
@@ -16,6 +23,7 @@ export interface ServiceCall {
   reason: DepthReason;
   /** Nano-USD per layer-token. */
   price: number;
+  priority: RequestPriority;
   secret: string;
   /** Aborted when the client is gone or its time is up. */
   signal: AbortSignal;
@@ -53,7 +61,7 @@ export async function callService(call: ServiceCall): Promise<ServiceAnswer> {
 }
 
 async function send(service: ReadyService, call: ServiceCall): Promise<Response> {
-  const token = await signServiceToken(call.secret, call.requestId, call.depth);
+  const token = await signServiceToken(call.secret, call.requestId, call.depth, call.priority);
   return await fetch(service.url + call.path, {
     method: "POST",
     headers: {

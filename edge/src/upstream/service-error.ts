@@ -9,6 +9,7 @@ const FOR_CLIENTS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "body_too_large",
   "model_not_found",
   "overloaded",
+  "timeout",
 ]);
 
 /** The error for the client when a service has refused a request or failed with it. Reads the response's body. */

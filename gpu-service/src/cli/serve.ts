@@ -21,6 +21,7 @@ interface ServeOptions {
   maxConcurrent?: number;
   maxWaiting?: number;
   drainTimeout: number;
+  requestTimeout: number;
 }
 
 /** Adds `fathom serve`. */
@@ -38,6 +39,7 @@ export function registerServeCommand(program: Command): void {
     .option("--secret-file <file>", `file that holds the key (default: the variable ${SECRET_VARIABLE})`)
     .option("--max-concurrent <n>", "requests that run at the same time", wholeNumber(1, 4096))
     .option("--max-waiting <n>", "requests that may wait for their turn", wholeNumber(0, 100_000))
+    .option("--request-timeout <seconds>", "longest time for one answer", decimalNumber(0.001, 86_400), 600)
     .option("--drain-timeout <seconds>", "time for running answers after SIGTERM", decimalNumber(0, 86_400), 30)
     .addHelpText("after", "\nExample:\n  $ fathom serve models/smollm2-135m --port 8080 --insecure\n")
     .action(serve);
@@ -48,6 +50,7 @@ async function serve(dir: string, options: ServeOptions): Promise<void> {
   const { allowEverybody, requireSecret } = await import("../http/caller.ts");
   const { listen } = await import("../http/server.ts");
   const { Service } = await import("../http/service.ts");
+  const { ServiceMetrics } = await import("../metrics/service-metrics.ts");
   const { loadModel } = await import("../text/served-model.ts");
 
   const secret = await chooseSecret(options);
@@ -56,9 +59,11 @@ async function serve(dir: string, options: ServeOptions): Promise<void> {
   const service = new Service();
   const app = createApp({
     service,
+    metrics: new ServiceMetrics(() => service.loaded(), { process: true }),
     logger,
     authenticate: secret === undefined ? allowEverybody : await requireSecret(secret),
     loopbackOnly: secret === undefined,
+    requestTimeoutMs: Math.round(options.requestTimeout * 1000),
   });
   // Before the model is loaded: a port in use is known at once, and /readyz can say that it is loading.
   const server = await listen(app, { ...options, onError: (err) => logger.error({ err }, "connection refused") });

@@ -1,4 +1,5 @@
 import { ApiError, type ChatCompletion, type Completion } from "@fathom/shared";
+import type { Engine } from "../engine/types.ts";
 import { generateText, type TextEnd, type TextEvent, type TextPiece } from "../text/generate-text.ts";
 import type { ServedModel } from "../text/served-model.ts";
 import type { AnswerFormat, AnswerHead, Part, StreamChunk, WholeAnswer } from "./answer-format.ts";
@@ -12,6 +13,8 @@ export type Outcome = Pick<TextEnd, "finishReason" | "usage" | "fathom"> | { err
 
 export interface AnswerOptions {
   model: ServedModel;
+  /** The model's engine, or what stands before it. */
+  engine: Pick<Engine, "generate">;
   request: ResolvedRequest;
   format: AnswerFormat;
   live: LiveRequest;
@@ -29,7 +32,7 @@ type Events = AsyncGenerator<TextEvent, void, void>;
 export async function answer(
   options: AnswerOptions,
 ): Promise<ChatCompletion | Completion | ReadableStream<Uint8Array>> {
-  const { model, request, format, live, onEnd } = options;
+  const { model, engine, request, format, live, onEnd } = options;
   const head: AnswerHead = {
     id: `${format.idPrefix}${request.text.id}`,
     created: Math.floor(Date.now() / 1000),
@@ -40,7 +43,7 @@ export async function answer(
     layers,
     ...(model.text ? {} : { tokens }),
   });
-  const events = generateText(model.engine, model.text, request.text, live.signal);
+  const events = generateText(engine, model.text, request.text, live.signal);
   const end = (outcome: Outcome): void => {
     live.end();
     onEnd(outcome);
@@ -53,7 +56,7 @@ export async function answer(
     }
     const first = await events.next();
     const chunks = toChunks(prepend(first, events), { head, format, part, includeUsage: request.includeUsage, end });
-    return sseStream(toBytes(chunks, end), live.abandon);
+    return sseStream(toBytes(chunks, end), { signal: live.signal, onDisconnect: live.abandon });
   } catch (error) {
     end({ error });
     throw error;

@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { ApiError, REQUEST_ID_HEADER } from "@fathom/shared";
 import { type Context, Hono, type MiddlewareHandler } from "hono";
 import type { Logger } from "pino";
+import type { ServiceMetrics } from "../metrics/service-metrics.ts";
 import type { ServedModel } from "../text/served-model.ts";
 import { answer, type Outcome } from "./answer.ts";
 import { type AnswerFormat, chatFormat, completionFormat } from "./answer-format.ts";
@@ -11,14 +12,18 @@ import { errorResponse, toApiError } from "./errors.ts";
 import { requireLoopbackHost } from "./loopback.ts";
 import { answersTo } from "./model-name.ts";
 import { limitBody, readJson } from "./read-json.ts";
+import { requestTimeout } from "./request-limits.ts";
 import { type ResolvedRequest, resolveChat, resolveCompletion } from "./resolve-request.ts";
 import type { Service } from "./service.ts";
 
 export interface AppOptions {
   service: Service;
+  metrics: ServiceMetrics;
   authenticate: Authenticate;
   /** Answer only requests that name a loopback host: without a key, a web page must not reach the service by DNS rebinding. */
   loopbackOnly: boolean;
+  /** Longest time for one answer, milliseconds. */
+  requestTimeoutMs: number;
   logger: Logger;
 }
 
@@ -35,7 +40,7 @@ type AppContext = Context<{ Variables: Variables }>;
 type App = Hono<{ Variables: Variables }>;
 type Resolve = (body: unknown, model: ServedModel, caller: Caller) => Promise<ResolvedRequest>;
 
-const HEALTH_PATHS = new Set(["/healthz", "/readyz"]);
+const WATCHED_PATHS = new Set(["/healthz", "/readyz", "/metrics"]);
 const SSE_HEADERS = {
   "content-type": "text/event-stream; charset=utf-8",
   "cache-control": "no-cache",
@@ -45,13 +50,17 @@ const SSE_HEADERS = {
 const REQUEST_ID = /^[A-Za-z0-9._:-]{1,128}$/;
 
 /** The GPU service's HTTP interface: OpenAI's, with the depth dial. */
-export function createApp({ service, authenticate, loopbackOnly, logger }: AppOptions): App {
+export function createApp(options: AppOptions): App {
+  const { service, metrics, authenticate, loopbackOnly } = options;
   const app: App = new Hono();
-  app.use(identify(service, logger));
+  app.use(identify(options));
   if (loopbackOnly) app.use(requireLoopbackHost);
 
   route(app, "get", "/healthz", (c) => c.json({ status: "ok", load: service.load() }));
   route(app, "get", "/readyz", (c) => c.json({ status: service.phase }, service.phase === "ready" ? 200 : 503));
+  route(app, "get", "/metrics", async (c) =>
+    c.body(await metrics.text(), 200, { "content-type": metrics.contentType }),
+  );
 
   app.use(async (c, next) => {
     c.set("caller", await authenticate(c.req.raw.headers));
@@ -65,8 +74,8 @@ export function createApp({ service, authenticate, loopbackOnly, logger }: AppOp
     throw new ApiError("model_not_found", `There is no model '${id}'.`, { param: "model" });
   });
   app.use(limitBody);
-  route(app, "post", "/v1/chat/completions", generation(service, chatFormat, resolveChat));
-  route(app, "post", "/v1/completions", generation(service, completionFormat, resolveCompletion));
+  route(app, "post", "/v1/chat/completions", generation(options, chatFormat, resolveChat));
+  route(app, "post", "/v1/completions", generation(options, completionFormat, resolveCompletion));
 
   app.notFound((c) => errorResponse(new ApiError("not_found", `There is nothing at ${c.req.path}.`)));
   app.onError((error) => errorResponse(toApiError(error)));
@@ -87,8 +96,8 @@ function route(
   });
 }
 
-/** Gives the request its id, and the log its line once the answer is complete. */
-function identify(service: Service, logger: Logger): MiddlewareHandler<{ Variables: Variables }> {
+/** Gives the request its id, and the log and the metrics their share once the answer is complete. */
+function identify({ service, metrics, logger }: AppOptions): MiddlewareHandler<{ Variables: Variables }> {
   return async (c, next) => {
     const started = performance.now();
     const given = c.req.header(REQUEST_ID_HEADER);
@@ -100,11 +109,12 @@ function identify(service: Service, logger: Logger): MiddlewareHandler<{ Variabl
     c.header(REQUEST_ID_HEADER, requestId);
     if (service.phase === "draining") c.header("connection", "close");
     const line = { requestId, method: c.req.method, path: c.req.path, status: c.res.status };
-    const level = HEALTH_PATHS.has(c.req.path) ? "debug" : "info";
+    const level = WATCHED_PATHS.has(c.req.path) ? "debug" : "info";
     const log = (outcome: Outcome | undefined): void => {
       const ms = Math.round(performance.now() - started);
       const thrown = outcome && "error" in outcome ? outcome.error : c.error;
       const error = thrown === undefined ? undefined : toApiError(thrown).code;
+      if (error !== undefined && line.status >= 400) metrics.refused(error);
       logger[level]({ ...line, ms, error, ...accountFields(outcome) }, "request");
       if (error === "internal_error") logger.error({ requestId, err: thrown }, "failed");
     };
@@ -114,16 +124,27 @@ function identify(service: Service, logger: Logger): MiddlewareHandler<{ Variabl
   };
 }
 
-function generation(service: Service, format: AnswerFormat, resolve: Resolve): (c: AppContext) => Promise<Response> {
+function generation(
+  { service, metrics, requestTimeoutMs }: AppOptions,
+  format: AnswerFormat,
+  resolve: Resolve,
+): (c: AppContext) => Promise<Response> {
   return async (c) => {
+    const timeoutMs = requestTimeout(c.req.raw.headers, requestTimeoutMs);
     // Checked before the body is read, and again after: draining may have begun in the meantime.
     service.openModel();
-    const request = await resolve(await readJson(c.req), service.openModel(), c.get("caller"));
+    const resolved = await resolve(await readJson(c.req), service.openModel(), c.get("caller"));
+    const request = { ...resolved, text: { ...resolved.text, timeoutMs } };
     const model = service.openModel();
     const outcome = Promise.withResolvers<Outcome>();
     c.set("outcome", outcome.promise);
     const live = service.begin(c.get("client"));
-    const result = await answer({ model, request, format, live, onEnd: outcome.resolve });
+    const onEnd = (end: Outcome): void => {
+      if ("error" in end) metrics.failed(toApiError(end.error).code);
+      else metrics.completed(end);
+      outcome.resolve(end);
+    };
+    const result = await answer({ model, engine: metrics.meter(model), request, format, live, onEnd });
     if (!(result instanceof ReadableStream)) return c.json(result);
     return c.newResponse(result, 200, SSE_HEADERS);
   };
@@ -135,6 +156,8 @@ function accountFields(outcome: Outcome | undefined): Record<string, unknown> {
   return {
     finishReason,
     depth: fathom.depth,
+    exit: fathom.exit,
+    layersMean: fathom.layers.mean,
     promptTokens: usage.prompt_tokens,
     completionTokens: usage.completion_tokens,
     layerTokens: fathom.cost.layer_tokens,

@@ -100,13 +100,30 @@ test.each([
   ["a depth in words", C, { ...CHAT, fathom: { depth: "deep" } }, 400, "invalid_request", "fathom.depth"],
   ["a negative depth", C, { ...CHAT, fathom: { depth: -2 } }, 400, "invalid_request", "fathom.depth"],
   ["a misspelt dial", C, { ...CHAT, fathom: { dept: 4 } }, 400, "invalid_request", "fathom.dept"],
+  ["an unknown exit policy", C, { ...CHAT, fathom: { exit: "entropy" } }, 400, "invalid_request", "fathom.exit"],
   [
-    "an exit policy that is not served",
+    "calibrated thresholds that the checkpoint has not",
     C,
     { ...CHAT, fathom: { exit: "confidence" } },
     400,
     "unsupported_exit_policy",
-    "fathom.exit",
+    "fathom.threshold",
+  ],
+  [
+    "a threshold without the policy that it belongs to",
+    C,
+    { ...CHAT, fathom: { threshold: 0.5 } },
+    400,
+    "invalid_request",
+    "fathom.threshold",
+  ],
+  [
+    "a draft at no exit",
+    C,
+    { ...CHAT, fathom: { exit: "speculative", min_depth: 3 } },
+    400,
+    "invalid_depth",
+    "fathom.min_depth",
   ],
 ])("%s is refused, and nothing runs", async (_, path, body, status, code, param) => {
   const { url, engine } = await start();
@@ -119,6 +136,20 @@ test("a prompt beyond the context is told the limit and its own length", async (
   const { message } = await errorOf(await post(url + P, { model: "tiny", prompt: Array(300).fill(5) }));
   expect(message).toMatch(/300/);
   expect(message).toMatch(/256/);
+});
+
+test.each([
+  ["x-fathom-timeout-ms", "0"],
+  ["x-fathom-timeout-ms", "-5"],
+  ["x-fathom-timeout-ms", "1.5"],
+  ["x-fathom-timeout-ms", "soon"],
+  ["x-fathom-timeout-ms", "9999999999"],
+  ["x-fathom-priority", "urgent"],
+])("a header %s: %s is refused, and nothing runs", async (name, value) => {
+  const { url, engine } = await start();
+  const response = await post(url + C, CHAT, { headers: { [name]: value } });
+  expect(await errorOf(response)).toMatchObject({ status: 400, code: "invalid_request", param: name });
+  expect(engine.requests).toHaveLength(0);
 });
 
 test.each([["text/plain"], ["application/x-www-form-urlencoded"], ["application/jsonx"]])(

@@ -1,5 +1,5 @@
 import { webcrypto } from "node:crypto";
-import { PRICE_HEADER, REASON_HEADER } from "@fathom/shared";
+import { PRICE_HEADER, PRIORITY_HEADER, REASON_HEADER } from "@fathom/shared";
 import { sign } from "hono/jwt";
 import { expect, test } from "vitest";
 import { allowEverybody, requireSecret, secretProblem } from "./caller.ts";
@@ -35,7 +35,46 @@ test("the secret itself opens every depth", async () => {
 
 test("a token of the edge carries its claims", async () => {
   const given = headers(await bearer(claims()), { [REASON_HEADER]: "budget", [PRICE_HEADER]: "250" });
-  expect(await authenticate(given)).toEqual({ maxDepth: 18, reason: "budget", price: 250 });
+  const priority = { class: "interactive", weight: 1 };
+  expect(await authenticate(given)).toEqual({ maxDepth: 18, reason: "budget", price: 250, priority });
+});
+
+test("a token's priority is believed, and a header beside it means nothing", async () => {
+  const priority = { class: "batch", weight: 2.5 };
+  const given = headers(await bearer(claims({ priority })), { [PRIORITY_HEADER]: "interactive" });
+  expect(await authenticate(given)).toMatchObject({ priority });
+});
+
+test.each([
+  [{ class: "urgent", weight: 1 }, "priority.class"],
+  [{ class: "batch", weight: 0 }, "priority.weight"],
+  [{ class: "batch", weight: 1e9 }, "priority.weight"],
+  ["batch", "priority"],
+])("a token with the priority %j is refused, and the claim is named", async (priority, claim) => {
+  await expect(authenticate(headers(await bearer(claims({ priority }))))).rejects.toMatchObject({
+    code: "invalid_api_key",
+    message: expect.stringContaining(`'${claim}'`),
+  });
+});
+
+test("who has the secret may say that a request can wait", async () => {
+  for (const [given, expected] of [
+    [undefined, "interactive"],
+    ["interactive", "interactive"],
+    ["batch", "batch"],
+  ] as const) {
+    const more = given === undefined ? undefined : { [PRIORITY_HEADER]: given };
+    const priority = { class: expected, weight: 1 };
+    expect(await authenticate(headers(`Bearer ${SECRET}`, more))).toMatchObject({ priority });
+    expect(await allowEverybody(headers(undefined, more))).toMatchObject({ priority });
+  }
+});
+
+test("an unknown priority is refused by name", async () => {
+  const given = headers(`Bearer ${SECRET}`, { [PRIORITY_HEADER]: "urgent" });
+  for (const authenticated of [authenticate(given), allowEverybody(given)]) {
+    await expect(authenticated).rejects.toMatchObject({ code: "invalid_request", param: PRIORITY_HEADER });
+  }
 });
 
 test("the edge's headers mean nothing without its token", async () => {

@@ -1,6 +1,15 @@
 import { createHash, timingSafeEqual, webcrypto } from "node:crypto";
-import { ApiError, DepthReason, PRICE_HEADER, REASON_HEADER, ServiceTokenClaims } from "@fathom/shared";
+import {
+  ApiError,
+  DepthReason,
+  PRICE_HEADER,
+  PRIORITY_HEADER,
+  REASON_HEADER,
+  RequestPriority,
+  ServiceTokenClaims,
+} from "@fathom/shared";
 import { verify } from "hono/jwt";
+import { badHeader } from "./request-limits.ts";
 
 /** Who calls, and what that entitles to. */
 export interface Caller {
@@ -10,6 +19,8 @@ export interface Caller {
   reason: DepthReason | undefined;
   /** Nano-USD per layer-token. */
   price: number;
+  /** Whose turn it is when requests wait. */
+  priority: RequestPriority;
 }
 
 export type Authenticate = (headers: Headers) => Promise<Caller>;
@@ -17,7 +28,8 @@ export type Authenticate = (headers: Headers) => Promise<Caller>;
 /** A shorter secret could be guessed from one signed token. */
 const MIN_SECRET_LENGTH = 16;
 
-const DIRECT: Caller = { maxDepth: Number.POSITIVE_INFINITY, reason: undefined, price: 0 };
+const DEFAULT_PRIORITY: RequestPriority = { class: "interactive", weight: 1 };
+const PriorityClass = RequestPriority.shape.class;
 const PRICE = /^\d{1,12}$/;
 
 /** Why a text cannot serve as the secret, or undefined when it can. */
@@ -27,12 +39,12 @@ export function secretProblem(secret: string): string | undefined {
 }
 
 /** Lets everybody in; for a service that only its own machine can reach. */
-export const allowEverybody: Authenticate = () => Promise.resolve(DIRECT);
+export const allowEverybody: Authenticate = async (headers) => direct(headers);
 
 /**
  * Accepts the secret itself as bearer token, or a token that the edge signed with it (HS256). What the edge says in headers
- * counts only with such a token.
- * @throws (the returned function) ApiError `missing_api_key`, `invalid_api_key`.
+ * counts only with such a token; who has the secret may name a request's priority in a header.
+ * @throws (the returned function) ApiError `missing_api_key`, `invalid_api_key`, `invalid_request` for a malformed header.
  */
 export async function requireSecret(secret: string): Promise<Authenticate> {
   const expected = digest(secret);
@@ -52,7 +64,7 @@ export async function requireSecret(secret: string): Promise<Authenticate> {
     const token = /^Bearer +(\S+) *$/i.exec(header)?.[1];
     if (token === undefined) throw invalidKey("the Authorization header is not of the form 'Bearer KEY'");
     // Digests have one length, so that the comparison tells nothing about the secret's.
-    if (timingSafeEqual(digest(token), expected)) return DIRECT;
+    if (timingSafeEqual(digest(token), expected)) return direct(headers);
     return fromEdge(await claimsOf(token, key), headers);
   };
 }
@@ -66,8 +78,17 @@ async function claimsOf(token: string, key: webcrypto.CryptoKey): Promise<Servic
     throw invalidKey(expired ? "the token has expired" : "the key is wrong");
   }
   const claims = ServiceTokenClaims.safeParse(payload);
-  if (!claims.success) throw invalidKey("the token's claims are not those of a service token");
-  return claims.data;
+  if (claims.success) return claims.data;
+  const claim = claims.error.issues[0]?.path.join(".");
+  throw invalidKey(`the token's claims are not those of a service token${claim ? ` ('${claim}')` : ""}`);
+}
+
+function direct(headers: Headers): Caller {
+  const given = headers.get(PRIORITY_HEADER);
+  const known = PriorityClass.optional().safeParse(given ?? undefined);
+  if (!known.success) throw badHeader(PRIORITY_HEADER, `must be one of ${PriorityClass.options.join(", ")}`);
+  const priority = known.data ? { ...DEFAULT_PRIORITY, class: known.data } : DEFAULT_PRIORITY;
+  return { maxDepth: Number.POSITIVE_INFINITY, reason: undefined, price: 0, priority };
 }
 
 function fromEdge(claims: ServiceTokenClaims, headers: Headers): Caller {
@@ -80,15 +101,12 @@ function fromEdge(claims: ServiceTokenClaims, headers: Headers): Caller {
     maxDepth: claims.max_depth,
     reason: known.data,
     price: price === null ? 0 : Number(price),
+    priority: claims.priority ?? DEFAULT_PRIORITY,
   };
 }
 
 function invalidKey(reason: string): ApiError {
   return new ApiError("invalid_api_key", `The request is not authorised: ${reason}.`);
-}
-
-function badHeader(name: string, expectation: string): ApiError {
-  return new ApiError("invalid_request", `'${name}': ${expectation}`, { param: name });
 }
 
 function digest(text: string): Buffer {

@@ -1,7 +1,8 @@
 import { ApiError, type ExitSet, exitsBetween, type FathomRequest, requireExit } from "@fathom/shared";
 
 /**
- * The exit at which a request runs: the one it names, or the deepest one within its bounds and the caller's.
+ * The exit at which a request runs, or at the latest decides a token: the one it names, or the deepest one within its bounds
+ * and the caller's.
  * @param exits exits that are served, ascending
  * @param wish the request's `fathom` field
  * @param maxDepth deepest layer that the caller may use

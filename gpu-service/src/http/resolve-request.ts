@@ -12,6 +12,7 @@ import type { TextRequest } from "../text/generate-text.ts";
 import type { ServedModel } from "../text/served-model.ts";
 import type { Caller } from "./caller.ts";
 import { chooseDepth } from "./choose-depth.ts";
+import { type ChosenPolicy, choosePolicy } from "./choose-policy.ts";
 import { answersTo } from "./model-name.ts";
 
 /** Longest answer when the client names no limit and the context leaves more room. */
@@ -22,6 +23,11 @@ export interface ResolvedRequest {
   text: TextRequest;
   stream: boolean;
   includeUsage: boolean;
+}
+
+/** The target depth and how the layers of each token are decided. */
+interface Dial extends ChosenPolicy {
+  depth: number;
 }
 
 /** A prompt in tokens, and the field that it came from. */
@@ -37,11 +43,11 @@ interface Prompt {
  */
 export async function resolveChat(body: unknown, model: ServedModel, caller: Caller): Promise<ResolvedRequest> {
   const request = parse(ChatCompletionRequest, body);
-  const depth = checkModelAndDepth(request, model, caller);
+  const dial = checkModelAndDial(request, model, caller);
   if (!model.text) throw noTokenizer("messages", "send token ids as 'prompt' to /v1/completions");
   const prompt: Prompt = { tokens: await model.text.tokens(request.messages), param: "messages", continues: false };
   const field = request.max_completion_tokens == null ? "max_tokens" : "max_completion_tokens";
-  return resolve(request, model, caller, depth, prompt, field, request[field] ?? undefined);
+  return resolve(request, model, caller, dial, prompt, field, request[field] ?? undefined);
 }
 
 /**
@@ -50,9 +56,9 @@ export async function resolveChat(body: unknown, model: ServedModel, caller: Cal
  */
 export async function resolveCompletion(body: unknown, model: ServedModel, caller: Caller): Promise<ResolvedRequest> {
   const request = parse(CompletionRequest, body);
-  const depth = checkModelAndDepth(request, model, caller);
+  const dial = checkModelAndDial(request, model, caller);
   const prompt: Prompt = { tokens: await promptTokens(request.prompt, model), param: "prompt", continues: true };
-  return resolve(request, model, caller, depth, prompt, "max_tokens", request.max_tokens ?? undefined);
+  return resolve(request, model, caller, dial, prompt, "max_tokens", request.max_tokens ?? undefined);
 }
 
 type CommonRequest = Omit<CompletionRequest, "prompt" | "max_tokens" | "echo">;
@@ -63,7 +69,7 @@ function parse<T>(schema: z.ZodType<T>, body: unknown): T {
   return result.data;
 }
 
-function checkModelAndDepth(request: CommonRequest, model: ServedModel, caller: Caller): number {
+function checkModelAndDial(request: CommonRequest, model: ServedModel, caller: Caller): Dial {
   if (!answersTo(model, request.model)) {
     throw new ApiError(
       "model_not_found",
@@ -71,13 +77,9 @@ function checkModelAndDepth(request: CommonRequest, model: ServedModel, caller: 
       { param: "model" },
     );
   }
-  const { exit } = request.fathom ?? {};
-  if (exit !== undefined && exit !== "fixed") {
-    throw new ApiError("unsupported_exit_policy", `'fathom.exit': '${exit}' is not served here; 'fixed' is`, {
-      param: "fathom.exit",
-    });
-  }
-  return chooseDepth(model.engine.info.exits, request.fathom, caller.maxDepth);
+  const { exits } = model.engine.info;
+  const depth = chooseDepth(exits, request.fathom, caller.maxDepth);
+  return { depth, ...choosePolicy(exits, request.fathom, depth, model.manifest) };
 }
 
 async function promptTokens(prompt: CompletionRequest["prompt"], model: ServedModel): Promise<number[]> {
@@ -100,7 +102,7 @@ function resolve(
   request: CommonRequest,
   model: ServedModel,
   caller: Caller,
-  depth: number,
+  dial: Dial,
   prompt: Prompt,
   maxTokensField: string,
   maxTokens: number | undefined,
@@ -111,7 +113,8 @@ function resolve(
     text: {
       id: randomUUID(),
       prompt: prompt.tokens,
-      depth,
+      ...dial,
+      priority: caller.priority,
       sampling: {
         temperature: request.temperature ?? 1,
         topP: request.top_p ?? 1,

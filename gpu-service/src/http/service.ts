@@ -11,8 +11,8 @@ export type Phase = "loading" | "ready" | "draining";
 export interface LiveRequest {
   /** Aborted when the client goes away or the service must end. */
   signal: AbortSignal;
-  /** The client does not want the rest. */
-  abandon(): void;
+  /** The client does not want the rest. @param reason what the log says of it */
+  abandon(reason?: ApiError): void;
   /** To be called once, when nothing more will be generated. */
   end(): void;
 }
@@ -39,6 +39,11 @@ export class Service {
     return this.#model?.engine.load() ?? { running: 0, waiting: 0 };
   }
 
+  /** The model, if it is loaded. */
+  loaded(): ServedModel | undefined {
+    return this.#model;
+  }
+
   /** The model, to describe it. @throws ApiError `upstream_unavailable` while it loads. */
   model(): ServedModel {
     if (this.#model) return this.#model;
@@ -57,7 +62,7 @@ export class Service {
     this.#live.add(controller);
     return {
       signal: AbortSignal.any([client, controller.signal]),
-      abandon: () => controller.abort(),
+      abandon: (reason) => controller.abort(reason),
       end: () => {
         this.#live.delete(controller);
         if (this.#live.size === 0) this.#idle?.resolve();

@@ -1,3 +1,5 @@
+import { ApiError } from "@fathom/shared";
+
 const encoder = new TextEncoder();
 
 /** One server-sent event that carries a JSON value. */
@@ -8,31 +10,72 @@ export function sseEvent(value: unknown): Uint8Array {
 /** OpenAI's end of a stream. */
 export const SSE_DONE = encoder.encode("data: [DONE]\n\n");
 
+/** Bytes that wait for a slow client, about 250 tokens; beyond that its answer is held up. */
+const BUFFER_BYTES = 64 * 1024;
+/** How long a client may leave a full buffer unread before its answer is dropped, milliseconds. */
+const STALL_MS = 30_000;
+
+export interface SseOptions {
+  /** Aborted when the events are about to end: from then on nothing is held up. */
+  signal: AbortSignal;
+  /** Called when the client goes away before the end, or has not read for too long (with an error that says so). */
+  onDisconnect: (reason?: ApiError) => void;
+  /** For tests. */
+  bufferBytes?: number;
+  stallMs?: number;
+}
+
 /**
- * Sends events as fast as they come, whether or not the client keeps up: a slow reader must not keep a row of the engine.
- * What waits for it is bounded by the answer's length.
- * @param onDisconnect called when the client goes away before the end
+ * Sends events as the client takes them. One that reads slowly holds up its own events alone, which pauses its request in
+ * the engine; one that does not read at all is dropped.
  */
-export function sseStream(events: AsyncIterable<Uint8Array>, onDisconnect: () => void): ReadableStream<Uint8Array> {
+export function sseStream(events: AsyncIterable<Uint8Array>, options: SseOptions): ReadableStream<Uint8Array> {
+  const { signal, onDisconnect, bufferBytes = BUFFER_BYTES, stallMs = STALL_MS } = options;
   let open = true;
+  let room = Promise.withResolvers<void>();
+  signal.addEventListener("abort", () => room.resolve(), { once: true });
+
+  const drop = (controller: ReadableStreamDefaultController<Uint8Array>): void => {
+    open = false;
+    const reason = new ApiError("cancelled", "The client did not read its answer.");
+    controller.error(reason);
+    onDisconnect(reason);
+    room.resolve();
+  };
+  const waitForRoom = async (controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> => {
+    room = Promise.withResolvers();
+    if (signal.aborted || (controller.desiredSize ?? 1) > 0) return;
+    const stalled = setTimeout(() => drop(controller), stallMs);
+    await room.promise;
+    clearTimeout(stalled);
+  };
   const pump = async (controller: ReadableStreamDefaultController<Uint8Array>): Promise<void> => {
     try {
       for await (const event of events) {
-        if (open) controller.enqueue(event);
+        if (!open) continue;
+        controller.enqueue(event);
+        await waitForRoom(controller);
       }
       if (open) controller.close();
     } catch (error) {
       if (open) controller.error(error);
     }
   };
-  return new ReadableStream({
-    start(controller) {
-      // Not awaited: the stream can be read only once `start` is done.
-      void pump(controller);
+  return new ReadableStream(
+    {
+      start(controller) {
+        // Not awaited: the stream can be read only once `start` is done.
+        void pump(controller);
+      },
+      pull() {
+        room.resolve();
+      },
+      cancel() {
+        open = false;
+        onDisconnect();
+        room.resolve();
+      },
     },
-    cancel() {
-      open = false;
-      onDisconnect();
-    },
-  });
+    { highWaterMark: bufferBytes, size: (event) => event.byteLength },
+  );
 }

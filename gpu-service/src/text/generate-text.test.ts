@@ -79,6 +79,58 @@ test("the account sums layers, timing and cost up", async () => {
   });
 });
 
+test("the policy, its bounds, the priority and the time limit reach the engine, and nothing that is not its own", async () => {
+  const engine = new ScriptedEngine({ tokens: [70] });
+  const policy = { type: "confidence" as const, thresholds: { 2: 0.9 } };
+  const priority = { class: "batch" as const, weight: 3 };
+  const given = request({ policy, minDepth: 2, priority, timeoutMs: 5000 });
+  const { stop: _s, continues: _c, reason: _r, price: _p, perTokenLayers: _l, ...expected } = given;
+  await all(generateText(engine, model, given));
+  expect(engine.requests).toEqual([expected]);
+});
+
+test("a confident answer says so, with the layers that its tokens used", async () => {
+  const script = { tokens: [70, 71, 72], layers: [2, 4, 2] };
+  const policy = { type: "confidence" as const, thresholds: { 2: 0.9 } };
+  const end = (await all(generateText(new ScriptedEngine(script), model, request({ policy })))).at(-1);
+  expect(end).toMatchObject({
+    fathom: { exit: "confidence", depth: 4, layers: { total: 8, min: 2, max: 4 }, cost: { layer_tokens: 3 * 4 + 8 } },
+  });
+});
+
+test("a drafted answer tells the draft from the tokens that count", async () => {
+  const draft = { depth: 2, proposed: 5, accepted: 3 };
+  const policy = { type: "speculative" as const, draftDepth: 2 };
+  const events = await all(
+    generateText(new ScriptedEngine({ tokens: [70], account: { draft } }), model, request({ policy })),
+  );
+  expect(events.at(-1)).toMatchObject({
+    fathom: { exit: "speculative", layers: { total: 4, draft }, cost: { layer_tokens: 4 * 4 } },
+  });
+  const fixed = (await all(generateText(new ScriptedEngine({ tokens: [70] }), model, request()))).at(-1);
+  expect(fixed).not.toHaveProperty("fathom.layers.draft");
+});
+
+test("the prompt counts at the depth that prefilled it, cached or not", async () => {
+  const account = { promptDepth: 2, cachedTokens: 2 };
+  const end = (await all(generateText(new ScriptedEngine({ tokens: [70], account }), model, request()))).at(-1);
+  expect(end).toMatchObject({
+    usage: { prompt_tokens: 3, prompt_tokens_details: { cached_tokens: 2 } },
+    fathom: { cost: { layer_tokens: 3 * 2 + 4 } },
+  });
+});
+
+test("an answer whose time is up ends with an error, after what was decided until then", async () => {
+  const before = (index: number): Promise<void> => (index < 2 ? Promise.resolve() : new Promise(() => {}));
+  const engine = new ScriptedEngine({ tokens: model.encode("abc"), before });
+  let text = "";
+  const run = async (): Promise<void> => {
+    for await (const event of generateText(engine, model, request({ timeoutMs: 50 }))) text += event.text;
+  };
+  await expect(run()).rejects.toMatchObject({ code: "timeout", message: expect.stringContaining("50 ms") });
+  expect(text).toBe("ab");
+});
+
 test("an answer of one token has no rate, one of none has no layers", async () => {
   const one = (await all(generateText(new ScriptedEngine({ tokens: [70] }), model, request()))).at(-1);
   expect(one).toMatchObject({ fathom: { timing: { tokens_per_second: 0, inter_token_ms_mean: 0 } } });

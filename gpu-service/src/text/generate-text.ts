@@ -9,19 +9,12 @@ import {
   summarizeLayers,
   type Usage,
 } from "@fathom/shared";
-import type { Engine, EngineTiming, SamplingParams } from "../engine/types.ts";
+import type { Engine, EngineAccount, EngineRequest, EngineTiming } from "../engine/types.ts";
 import { StopMatcher } from "./stop-matcher.ts";
 import type { TextModel } from "./text-model.ts";
 
-/** A request whose prompt is tokenised and whose depth is decided. */
-export interface TextRequest {
-  /** Unique among the engine's live requests. */
-  id: string;
-  prompt: readonly number[];
-  depth: number;
-  sampling: SamplingParams;
-  maxTokens: number;
-  stopTokenIds: readonly number[];
+/** A request whose prompt is tokenised and whose depth is decided. Its `id` is unique among the engine's live requests. */
+export interface TextRequest extends EngineRequest {
   /** Texts that end the answer; they are cut. */
   stop: readonly string[];
   /** The answer continues the prompt's text, rather than beginning a message of its own. */
@@ -54,32 +47,23 @@ export type TextEvent = TextPiece | TextEnd;
 
 /**
  * Runs a request and yields its answer as text. Without a text model the pieces carry tokens only.
- * @throws ApiError what the engine throws; when the answer is cut short, the signal's reason or `cancelled`.
+ * @throws ApiError what the engine throws; when the answer is cut short, the signal's reason, `cancelled` or `timeout`.
  */
 export async function* generateText(
-  engine: Engine,
+  engine: Pick<Engine, "generate">,
   model: TextModel | undefined,
   request: TextRequest,
   signal?: AbortSignal,
 ): AsyncGenerator<TextEvent, void, void> {
+  const { stop, continues, reason: _reason, price: _price, perTokenLayers: _perToken, ...engineRequest } = request;
   const stopped = new AbortController();
-  const detokenizer = model?.detokenizer({ continues: request.continues });
-  const matcher = new StopMatcher(request.stop);
+  const detokenizer = model?.detokenizer({ continues });
+  const matcher = new StopMatcher(stop);
   const layersUsed: number[] = [];
   let pending: { tokens: number[]; layers: number[] } = { tokens: [], layers: [] };
   let decoded = 0;
 
-  const events = engine.generate(
-    {
-      id: request.id,
-      prompt: request.prompt,
-      depth: request.depth,
-      sampling: request.sampling,
-      maxTokens: request.maxTokens,
-      stopTokenIds: request.stopTokenIds,
-    },
-    signal ? AbortSignal.any([signal, stopped.signal]) : stopped.signal,
-  );
+  const events = engine.generate(engineRequest, signal ? AbortSignal.any([signal, stopped.signal]) : stopped.signal);
   for await (const event of events) {
     if (event.type === "token") {
       decoded++;
@@ -98,14 +82,15 @@ export async function* generateText(
     }
     const cut = stopped.signal.aborted;
     if (event.reason === "cancelled" && !cut) throw cancellation(signal);
+    if (event.reason === "timeout" && !cut) throw timeout(request);
     const rest = cut ? { text: "", stopped: true } : matcher.push(detokenizer?.end() ?? "");
     yield {
       type: "end",
       text: rest.stopped ? rest.text : rest.text + matcher.end(),
       ...pending,
       finishReason: rest.stopped || event.reason !== "length" ? "stop" : "length",
-      usage: usageOf(request.prompt.length, layersUsed.length),
-      fathom: fathomOf(request, layersUsed, timingOf(event.timing, decoded)),
+      usage: usageOf(request.prompt.length, layersUsed.length, event.account),
+      fathom: fathomOf(request, layersUsed, event.account, timingOf(event.timing, decoded)),
     };
     return;
   }
@@ -118,22 +103,34 @@ function cancellation(signal: AbortSignal | undefined): ApiError {
   return reason instanceof ApiError ? reason : new ApiError("cancelled", "The request was cancelled.");
 }
 
-function usageOf(promptTokens: number, completionTokens: number): Usage {
+/** A part of an answer that passed for the whole would mislead: OpenAI's clients know no finish reason for it. */
+function timeout({ timeoutMs = 0 }: TextRequest): ApiError {
+  return new ApiError("timeout", `The answer was not complete after ${timeoutMs} ms and was cut off.`);
+}
+
+function usageOf(promptTokens: number, completionTokens: number, account: EngineAccount): Usage {
   return {
     prompt_tokens: promptTokens,
     completion_tokens: completionTokens,
     total_tokens: promptTokens + completionTokens,
+    prompt_tokens_details: { cached_tokens: account.cachedTokens },
   };
 }
 
-function fathomOf(request: TextRequest, layersUsed: readonly number[], timing: FathomTiming): FathomResponse {
+/** Tokens that were found in the prefix cache cost as if they had been prefilled, so that a price does not depend on others. */
+function fathomOf(
+  request: TextRequest,
+  layersUsed: readonly number[],
+  { promptDepth, draft }: EngineAccount,
+  timing: FathomTiming,
+): FathomResponse {
   const layers = summarizeLayers(layersUsed, request.perTokenLayers);
-  const tokens = layerTokens(request.prompt.length, request.depth, layers.total);
+  const tokens = layerTokens(request.prompt.length, promptDepth, layers.total);
   return {
     depth: request.depth,
-    exit: "fixed",
+    exit: request.policy?.type ?? "fixed",
     reason: request.reason,
-    layers,
+    layers: draft ? { ...layers, draft } : layers,
     timing,
     cost: { layer_tokens: tokens, micro_usd: priceMicroUsd(tokens, request.price) },
   };

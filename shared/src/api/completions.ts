@@ -81,6 +81,8 @@ export const Usage = z.object({
   prompt_tokens: z.int().min(0),
   completion_tokens: z.int().min(0),
   total_tokens: z.int().min(0),
+  /** Of the prompt's tokens, those whose K/V the service had already. */
+  prompt_tokens_details: z.object({ cached_tokens: z.int().min(0) }).optional(),
 });
 export type Usage = z.infer<typeof Usage>;
 

@@ -12,16 +12,31 @@ export type DepthReason = z.infer<typeof DepthReason>;
 export const Depth = z.int().min(1).max(1024);
 
 /** The `fathom` field of a request: the depth dial. Every part is optional. */
-export const FathomRequest = z.strictObject({
-  depth: z
-    .union([Depth, z.literal("auto")], { error: 'must be a positive whole number of layers or "auto"' })
-    .optional(),
-  exit: ExitPolicyName.optional(),
-  threshold: z.union([z.number().min(0).max(1), z.literal("calibrated")]).optional(),
-  min_depth: Depth.optional(),
-  max_depth: Depth.optional(),
-  per_token_layers: z.boolean().optional(),
-});
+export const FathomRequest = z
+  .strictObject({
+    /** Depth of every token (`fixed`), or the deepest that a token may use: the target (`confidence`, `speculative`). */
+    depth: z
+      .union([Depth, z.literal("auto")], { error: 'must be a positive whole number of layers or "auto"' })
+      .optional(),
+    exit: ExitPolicyName.optional(),
+    /**
+     * Confidence only. The top probability with which a token stops at an exit: one number for every exit, or the
+     * checkpoint's own per exit. Default "calibrated".
+     */
+    threshold: z
+      .union([z.number().min(0).max(1), z.literal("calibrated")], {
+        error: 'must be a probability from 0 to 1 or "calibrated"',
+      })
+      .optional(),
+    /** Bounds for "auto"; with `confidence` also the shallowest exit of a token, with `speculative` the draft's exit. */
+    min_depth: Depth.optional(),
+    max_depth: Depth.optional(),
+    per_token_layers: z.boolean().optional(),
+  })
+  .refine(({ exit, threshold }) => threshold === undefined || exit === "confidence", {
+    error: 'goes with "exit": "confidence" only',
+    path: ["threshold"],
+  });
 export type FathomRequest = z.infer<typeof FathomRequest>;
 
 const milliseconds = z.number().min(0);
@@ -45,6 +60,7 @@ export const FathomLayers = z.object({
   max: z.int().min(0),
   histogram: z.record(z.string(), z.int().min(0)),
   per_token: z.array(z.int().min(1)).optional(),
+  /** Speculative only: the draft's exit, tokens proposed there, and those of them that the target depth accepted. */
   draft: z.object({ depth: Depth, proposed: z.int().min(0), accepted: z.int().min(0) }).optional(),
 });
 export type FathomLayers = z.infer<typeof FathomLayers>;
@@ -54,7 +70,9 @@ export type FathomCost = z.infer<typeof FathomCost>;
 
 /** The `fathom` field of a response (or of a stream's last chunk). */
 export const FathomResponse = z.object({
+  /** Depth at which a token was decided at the latest. */
   depth: Depth,
+  /** The policy that ran: where only one exit is allowed, `fixed` whatever was asked for. */
   exit: ExitPolicyName,
   reason: DepthReason,
   layers: FathomLayers,

@@ -26,6 +26,11 @@ test.each([
   ["a depth as text", { ...chat, fathom: { depth: "deep" } }, "fathom.depth"],
   ["a depth of zero", { ...chat, fathom: { depth: 0 } }, "fathom.depth"],
   ["a threshold above one", { ...chat, fathom: { threshold: 1.5 } }, "fathom.threshold"],
+  ["a threshold in words", { ...chat, fathom: { exit: "confidence", threshold: "high" } }, "fathom.threshold"],
+  ["a threshold without a policy", { ...chat, fathom: { threshold: 0.9 } }, "fathom.threshold"],
+  ["a threshold for a fixed depth", { ...chat, fathom: { exit: "fixed", threshold: 0.9 } }, "fathom.threshold"],
+  ["a threshold for drafts", { ...chat, fathom: { exit: "speculative", threshold: "calibrated" } }, "fathom.threshold"],
+  ["an unknown exit policy", { ...chat, fathom: { exit: "entropy" } }, "fathom.exit"],
   ["an unknown part of the dial", { ...chat, fathom: { dept: 12 } }, "fathom.dept"],
   ["stream as text", { ...chat, stream: "yes" }, "stream"],
   ["an empty stop", { ...chat, stop: "" }, "stop"],
@@ -51,6 +56,18 @@ test("accepts what OpenAI's clients send, nulls and unknown fields included", ()
   expect(CompletionRequest.parse({ model: "m", prompt: [1, 2] }).prompt).toEqual([1, 2]);
   expect(refusal(CompletionRequest, { model: "m", prompt: "" }).param).toBe("prompt");
   expect(refusal(CompletionRequest, { model: "m", prompt: [-1] }).param).toBe("prompt.0");
+});
+
+test("accepts every exit policy, with what belongs to it", () => {
+  for (const fathom of [
+    { exit: "fixed", depth: 24 },
+    { exit: "confidence" },
+    { exit: "confidence", threshold: "calibrated", min_depth: 12, max_depth: 24 },
+    { exit: "confidence", threshold: 0 },
+    { exit: "speculative", depth: 30, min_depth: 12 },
+  ]) {
+    expect(ChatCompletionRequest.parse({ ...chat, fathom }).fathom).toEqual(fathom);
+  }
 });
 
 test("whatever arrives, a schema accepts it or names what is wrong, and never pollutes a prototype", () => {

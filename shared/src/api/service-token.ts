@@ -1,6 +1,13 @@
 import { z } from "zod";
 import { Depth } from "./fathom.ts";
 
+/** Who goes first: interactive requests before batch ones; among equals a weight of 2 gets twice the share of 1. */
+export const RequestPriority = z.object({
+  class: z.enum(["interactive", "batch"]),
+  weight: z.number().positive().max(1000),
+});
+export type RequestPriority = z.infer<typeof RequestPriority>;
+
 /**
  * Claims of the short-lived HS256 token with which the edge calls a GPU service. `max_depth` bounds what the service will
  * run, whatever the body says.
@@ -10,6 +17,8 @@ export const ServiceTokenClaims = z.object({
   /** Request id. */
   jti: z.string().min(1).max(128),
   max_depth: Depth,
+  /** Default interactive, weight 1. */
+  priority: RequestPriority.optional(),
   /** Expiry, seconds since the epoch. */
   exp: z.int(),
 });
@@ -19,4 +28,8 @@ export type ServiceTokenClaims = z.infer<typeof ServiceTokenClaims>;
 export const REASON_HEADER = "x-fathom-reason";
 /** Header with which the edge tells the service the plan's price in nano-USD per layer-token, for `fathom.cost`. */
 export const PRICE_HEADER = "x-fathom-price";
+/** Header with which a direct caller names the class of a request's priority. Who comes through the edge has the token's. */
+export const PRIORITY_HEADER = "x-fathom-priority";
+/** Header with which a caller shortens the service's time limit for one answer, in whole milliseconds. */
+export const TIMEOUT_HEADER = "x-fathom-timeout-ms";
 export const REQUEST_ID_HEADER = "x-request-id";

@@ -1,5 +1,6 @@
-import { ErrorBody } from "@fathom/shared";
+import { ErrorBody, type Manifest } from "@fathom/shared";
 import pino from "pino";
+import { ServiceMetrics } from "../../metrics/service-metrics.ts";
 import { type Script, ScriptedEngine, scriptedManifest } from "../../text/testing/scripted-engine.ts";
 import { tinyTokenizer } from "../../text/testing/tiny-tokenizer.ts";
 import { TextModel } from "../../text/text-model.ts";
@@ -18,6 +19,10 @@ export interface ScriptedServiceOptions {
   /** Undefined: no key, and loopback only. */
   secret?: string;
   tokenizer?: boolean;
+  /** What the manifest says beyond the script's exits. */
+  manifest?: Partial<Manifest>;
+  /** Longest time for one answer, milliseconds. */
+  requestTimeoutMs?: number;
   /** Leave the service as it is while its model loads. */
   loading?: boolean;
 }
@@ -41,13 +46,15 @@ export async function scriptedService(options: ScriptedServiceOptions = {}): Pro
   const logger = pino({ base: null }, { write: (line: string) => log.push(JSON.parse(line)) });
   const app = createApp({
     service,
+    metrics: new ServiceMetrics(() => service.loaded()),
+    requestTimeoutMs: options.requestTimeoutMs ?? 60_000,
     authenticate: options.secret === undefined ? allowEverybody : await requireSecret(options.secret),
     loopbackOnly: options.secret === undefined,
     logger,
   });
   if (!options.loading) {
     service.ready({
-      manifest: scriptedManifest(engine),
+      manifest: scriptedManifest(engine, options.manifest),
       engine,
       text: options.tokenizer === false ? undefined : TINY_TEXT,
     });
