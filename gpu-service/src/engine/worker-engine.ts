@@ -212,7 +212,7 @@ export class WorkerEngine implements Engine {
     const { stallMs } = this.#options;
     stream.stall = setTimeout(() => {
       this.#send({ type: "cancel", id });
-      this.#fail(id, new ApiError("timeout", `nobody read the answer for ${stallMs / 1000} s`));
+      this.#fail(id, new ApiError("cancelled", `nobody read the answer for ${stallMs / 1000} s`));
     }, stallMs);
     stream.stall.unref();
   }
