@@ -22,7 +22,7 @@ const action = fc.oneof(
 
 test("what was written stays at its sequence's lane while others come and go and the memory grows and shrinks", () => {
   fc.assert(
-    fc.property(fc.array(action, { maxLength: 50 }), (actions) => {
+    fc.property(fc.array(action, { maxLength: 50, size: "max" }), (actions) => {
       const bank = new KvBank(SMALL, SMALL_SEGMENTS);
       const live = new Map<string, Writer>();
       for (const [step, a] of actions.entries()) {

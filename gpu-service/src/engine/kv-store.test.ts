@@ -21,7 +21,7 @@ const action = fc.oneof(
 
 test("what was written stays readable through growth, moves between banks, releases and compaction", () => {
   fc.assert(
-    fc.property(fc.array(action, { maxLength: 16 }), (actions) => {
+    fc.property(fc.array(action, { maxLength: 16, size: "max" }), (actions) => {
       const store = new KvStore(SMALL, SMALL_SEGMENTS);
       const live = new Map<string, Writer & { room: number }>();
       for (const [step, a] of actions.entries()) {

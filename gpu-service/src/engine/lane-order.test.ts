@@ -19,7 +19,7 @@ function replay(moves: readonly LaneMove[], contents: (string | undefined)[]): v
 
 test("whatever comes and goes, lanes have no gaps, are deepest first, and the moves keep every sequence's content", () => {
   fc.assert(
-    fc.property(fc.array(action, { maxLength: 80 }), (actions) => {
+    fc.property(fc.array(action, { maxLength: 80, size: "max" }), (actions) => {
       const order = new LaneOrder();
       const depths = new Map<string, number>();
       const contents: (string | undefined)[] = [];

@@ -8,7 +8,7 @@ test("holds the rows that were pushed and not cut off, as a plain list does", ()
     fc.record({ type: fc.constant("truncate" as const), count: fc.integer({ min: -3, max: 20 }) }),
   );
   fc.assert(
-    fc.property(fc.integer({ min: 1, max: 4 }), fc.array(action, { maxLength: 40 }), (width, actions) => {
+    fc.property(fc.integer({ min: 1, max: 4 }), fc.array(action, { maxLength: 40, size: "max" }), (width, actions) => {
       const buffer = new RowBuffer(width);
       let model: number[][] = [];
       let next = 0;

@@ -64,32 +64,36 @@ test("through any visits, roll-backs and restarts every segment owes exactly wha
     { weight: 1, arbitrary: fc.record({ type: fc.constant("restart" as const), share: fc.nat(8) }) },
   );
   fc.assert(
-    fc.property(fc.array(fc.nat(30_000), { minLength: 1, maxLength: 6 }), fc.array(action), (prompt, actions) => {
-      const s = sequence(prompt);
-      for (const a of actions) {
-        if (a.type === "visit") {
-          s.tokens.push(...a.tokens);
-          // A visit may leave the last tokens to the next, but always has something to run.
-          const end = Math.max(s.computed(0) + 1, s.tokens.length - a.short);
-          if (end > s.tokens.length) continue;
-          for (let segment = 0; segment < a.segments; segment++) runSegment(s, segment, end);
-          for (let segment = 0; segment < a.segments; segment++) expect(s.computed(segment)).toBe(end);
-        } else if (a.type === "rollBack") {
-          const before = Array.from({ length: SEGMENTS }, (_, segment) => s.computed(segment));
-          const length = Math.max(prompt.length, s.tokens.length - a.by);
-          s.rollBack(length);
-          expect(s.tokens.length).toBe(length);
-          for (const [segment, was] of before.entries()) expect(s.computed(segment)).toBe(Math.min(was, length));
-        } else {
-          const length = Math.min(a.share, s.tokens.length - 1);
-          s.restart(length);
-          for (let segment = 0; segment < SEGMENTS; segment++) expect(s.computed(segment)).toBe(length);
-          expect(s.pendingRows).toBe(0);
+    fc.property(
+      fc.array(fc.nat(30_000), { minLength: 1, maxLength: 6 }),
+      fc.array(action, { maxLength: 40, size: "max" }),
+      (prompt, actions) => {
+        const s = sequence(prompt);
+        for (const a of actions) {
+          if (a.type === "visit") {
+            s.tokens.push(...a.tokens);
+            // A visit may leave the last tokens to the next, but always has something to run.
+            const end = Math.max(s.computed(0) + 1, s.tokens.length - a.short);
+            if (end > s.tokens.length) continue;
+            for (let segment = 0; segment < a.segments; segment++) runSegment(s, segment, end);
+            for (let segment = 0; segment < a.segments; segment++) expect(s.computed(segment)).toBe(end);
+          } else if (a.type === "rollBack") {
+            const before = Array.from({ length: SEGMENTS }, (_, segment) => s.computed(segment));
+            const length = Math.max(prompt.length, s.tokens.length - a.by);
+            s.rollBack(length);
+            expect(s.tokens.length).toBe(length);
+            for (const [segment, was] of before.entries()) expect(s.computed(segment)).toBe(Math.min(was, length));
+          } else {
+            const length = Math.min(a.share, s.tokens.length - 1);
+            s.restart(length);
+            for (let segment = 0; segment < SEGMENTS; segment++) expect(s.computed(segment)).toBe(length);
+            expect(s.pendingRows).toBe(0);
+          }
+          checkComputed(s);
+          expect(s.generated).toBe(s.tokens.length - prompt.length);
         }
-        checkComputed(s);
-        expect(s.generated).toBe(s.tokens.length - prompt.length);
-      }
-    }),
+      },
+    ),
   );
 });
 
