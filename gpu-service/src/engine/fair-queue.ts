@@ -6,6 +6,7 @@ const INTERACTIVE_SHARE = 16;
 interface Waiting<T> {
   item: T;
   id: string;
+  flow: string;
   /** Virtual finish time: the smallest goes next. */
   tag: number;
   arrival: number;
@@ -18,25 +19,27 @@ interface Waiting<T> {
  */
 export class FairQueue<T> {
   readonly #waiting: Waiting<T>[] = [];
-  readonly #lastTag = new Map<string, number>();
   #virtualTime = 0;
   #arrivals = 0;
+  #returns = 0;
 
   get size(): number {
     return this.#waiting.length;
   }
 
   add(id: string, priority: EnginePriority, item: T): void {
-    const share = shareOf(priority);
-    const flow = `${priority.class}/${priority.weight}`;
-    const tag = Math.max(this.#virtualTime, this.#lastTag.get(flow) ?? 0) + 1 / share;
-    this.#lastTag.set(flow, tag);
-    this.#insert({ id, item, tag, arrival: this.#arrivals++ });
+    const flow = flowOf(priority);
+    const last = this.#waiting.findLast((waiting) => waiting.flow === flow)?.tag ?? 0;
+    const tag = Math.max(this.#virtualTime, last) + 1 / shareOf(priority);
+    this.#insert({ id, flow, item, tag, arrival: this.#arrivals++ });
   }
 
   /** Puts one back that was admitted before: at the head of its flow, but behind whom it made way for. */
   putBack(id: string, priority: EnginePriority, item: T): void {
-    this.#insert({ id, item, tag: this.#virtualTime + 1 / shareOf(priority), arrival: -1 });
+    const flow = flowOf(priority);
+    const first = this.#waiting.find((waiting) => waiting.flow === flow)?.tag ?? Number.POSITIVE_INFINITY;
+    const tag = Math.min(this.#virtualTime + 1 / shareOf(priority), first);
+    this.#insert({ id, flow, item, tag, arrival: -++this.#returns });
   }
 
   /** The next one that is ready, left where it is. */
@@ -46,26 +49,36 @@ export class FairQueue<T> {
 
   /** Takes one out because its turn has come. */
   take(id: string): void {
-    const tag = this.#waiting.find((waiting) => waiting.id === id)?.tag ?? 0;
-    if (!this.remove(id)) return;
-    this.#virtualTime = Math.max(this.#virtualTime, tag);
-    if (this.#waiting.length === 0) this.#lastTag.clear();
+    const at = this.#waiting.findIndex((waiting) => waiting.id === id);
+    const [taken] = at < 0 ? [] : this.#waiting.splice(at, 1);
+    if (taken) this.#virtualTime = Math.max(this.#virtualTime, taken.tag);
   }
 
+  /** Takes one out unserved: those behind it in its flow move up. */
   remove(id: string): boolean {
     const at = this.#waiting.findIndex((waiting) => waiting.id === id);
-    if (at < 0) return false;
-    this.#waiting.splice(at, 1);
+    const [gone] = at < 0 ? [] : this.#waiting.splice(at, 1);
+    if (!gone) return false;
+    let free = gone.tag;
+    for (const waiting of this.#waiting.slice(at)) {
+      if (waiting.flow === gone.flow) [waiting.tag, free] = [free, waiting.tag];
+    }
+    this.#waiting.sort(byTag);
     return true;
   }
 
   #insert(entry: Waiting<T>): void {
-    const at = this.#waiting.findIndex(
-      ({ tag, arrival }) => tag > entry.tag || (tag === entry.tag && arrival > entry.arrival),
-    );
-    if (at < 0) this.#waiting.push(entry);
-    else this.#waiting.splice(at, 0, entry);
+    this.#waiting.push(entry);
+    this.#waiting.sort(byTag);
   }
+}
+
+function byTag(x: Waiting<unknown>, y: Waiting<unknown>): number {
+  return x.tag - y.tag || x.arrival - y.arrival;
+}
+
+function flowOf({ class: name, weight }: EnginePriority): string {
+  return `${name}/${weight}`;
 }
 
 function shareOf({ class: name, weight }: EnginePriority): number {

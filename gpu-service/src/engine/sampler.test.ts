@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { argmax, nucleus, sampleToken, softmax, uniform } from "./sampler.ts";
+import { argmax, distribution, drawFrom, nucleus, sampleToken, softmax, uniform } from "./sampler.ts";
 
 const logits = Float32Array.of(1, 3, 2, -1, 3);
 
@@ -54,6 +54,56 @@ test("the nucleus is the smallest prefix of the ranked tokens that reaches top_p
       },
     ),
   );
+});
+
+test("the distribution is the softmax within the nucleus and nothing outside it, and sums to 1", () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.float({ min: -8, max: 8, noNaN: true }), { minLength: 1, maxLength: 40 }),
+      fc.double({ min: 0.2, max: 3, noNaN: true }),
+      fc.oneof(fc.constant(1), fc.double({ min: 0.01, max: 0.99, noNaN: true })),
+      (values, temperature, topP) => {
+        const own = Float32Array.from(values);
+        const whole = softmax(own, temperature);
+        const kept = new Set(topP < 1 ? nucleus(whole, topP) : whole.keys());
+        const mass = [...kept].reduce((sum, token) => sum + (whole[token] ?? 0), 0);
+        const got = distribution(own, { temperature, topP, seed: 0 });
+        expect(got.length).toBe(values.length);
+        expect(got.reduce((x, y) => x + y, 0)).toBeCloseTo(1, 9);
+        for (const [token, p] of got.entries()) {
+          expect(p).toBeCloseTo(kept.has(token) ? (whole[token] ?? 0) / mass : 0, 9);
+        }
+      },
+    ),
+  );
+});
+
+test("a point draws the token within whose share of the cumulated probabilities it lies", () => {
+  const weights = fc.array(fc.oneof(fc.constant(0), fc.integer({ min: 1, max: 8 })), { minLength: 1, maxLength: 12 });
+  fc.assert(
+    fc.property(
+      weights.filter((all) => all.some((weight) => weight > 0)),
+      fc.nat(),
+      (all, pick) => {
+        const total = all.reduce((x, y) => x + y, 0);
+        // In the middle of a unit of weight, where rounding cannot decide.
+        const unit = pick % total;
+        let end = 0;
+        const expected = all.findIndex((weight) => {
+          end += weight;
+          return unit < end;
+        });
+        const probabilities = Float64Array.from(all, (weight) => weight / total);
+        expect(drawFrom(probabilities, (unit + 0.5) / total)).toBe(expected);
+      },
+    ),
+  );
+});
+
+test("no point draws a token of probability 0, though the probabilities sum to a little less than 1", () => {
+  const probabilities = Float64Array.of(0, 0.1, 0, 0.2, 0.7 - 1e-9, 0);
+  expect(drawFrom(probabilities, 0)).toBe(1);
+  expect(drawFrom(probabilities, 1 - 2 ** -53)).toBe(4);
 });
 
 test("uniform numbers stay in [0, 1) and have the mean and variance of a uniform", () => {

@@ -47,10 +47,14 @@ interface Row extends SchedulerRequest {
   passedOver: number;
   /** Order of admission: who came last goes first when memory runs out. */
   admission: number;
+  /** Times that it lost its K/V. */
+  preemptions: number;
 }
 
 /** Batch requests stand back while an interactive prompt is prefilled, but for one step in so many. */
 const BATCH_TURN = 8;
+/** Times that a batch request begins anew for the sake of others; after that it is treated as they are, so that it ends. */
+const MAKES_WAY = 4;
 
 /**
  * Decides what a step runs: who is admitted, whose prompt goes on by one chunk, who decodes, and who gives up memory. Pure: no
@@ -82,7 +86,8 @@ export class Scheduler {
 
   /** Queues a request. */
   add(request: SchedulerRequest): void {
-    const row: Row = { ...request, target: request.promptLength, done: 0, paused: false, passedOver: 0, admission: 0 };
+    const start = { done: 0, paused: false, passedOver: 0, admission: 0, preemptions: 0 };
+    const row: Row = { ...request, target: request.promptLength, ...start };
     this.#queued.set(row.id, row);
     this.#waiting.add(row.id, row.priority, row);
   }
@@ -110,9 +115,12 @@ export class Scheduler {
 
   /** The next step, or undefined when there is nothing to do. A prefill counts as run once returned. */
   next(): Plan | undefined {
-    const preempted: string[] = [];
-    const admitted = this.#admit(preempted);
-    this.#makeRoom(preempted);
+    const held = new Set(this.#running.keys());
+    const losers: string[] = [];
+    const newcomers = this.#admit(losers);
+    this.#makeRoom(losers);
+    const admitted = newcomers.filter((id) => this.#running.has(id));
+    const preempted = losers.filter((id) => held.has(id));
     const prefill = this.#choosePrefill();
     const interactive = prefill !== undefined && this.#running.get(prefill.id)?.priority.class === "interactive";
     const standBack = interactive && this.#steps % BATCH_TURN !== 0;
@@ -122,13 +130,13 @@ export class Scheduler {
       .map(({ id }) => id);
     if (!prefill && decode.length === 0 && admitted.length === 0 && preempted.length === 0) return undefined;
     this.#steps++;
-    return { admitted: admitted.filter((id) => this.#running.has(id)), preempted, prefill, decode };
+    return { admitted, preempted, prefill, decode };
   }
 
   #admit(preempted: string[]): string[] {
     const admitted: string[] = [];
     for (;;) {
-      const row = this.#waiting.peek(({ paused }) => !paused);
+      const row = this.#waiting.peek(({ id, paused }) => !paused && !preempted.includes(id));
       if (!row) break;
       if (!this.#hasRoomFor(row) && !this.#yieldTo(row, preempted)) break;
       this.#waiting.take(row.id);
@@ -151,20 +159,21 @@ export class Scheduler {
   /** Lets the latest batch requests make way for an interactive one. */
   #yieldTo(row: Row, preempted: string[]): boolean {
     if (row.priority.class !== "interactive") return false;
-    const victims = [...this.#running.values()]
-      .filter(({ priority }) => priority.class === "batch")
-      .sort((x, y) => y.admission - x.admission);
+    const victims = [...this.#running.values()].filter(makesWay).sort((x, y) => y.admission - x.admission);
     const taken: Row[] = [];
     for (const victim of victims) {
+      if (this.#hasRoomFor(row)) break;
       this.#running.delete(victim.id);
       taken.push(victim);
-      if (!this.#hasRoomFor(row)) continue;
-      for (const { id } of taken) preempted.push(id);
-      for (const one of taken) this.#requeue(one);
-      return true;
     }
-    for (const one of taken.reverse()) this.#running.set(one.id, one);
-    return false;
+    const yields = this.#hasRoomFor(row);
+    // Whose room is not needed after all, or not enough, keeps it.
+    for (const one of taken.toReversed()) {
+      this.#running.set(one.id, one);
+      if (yields && !this.#hasRoomFor(row)) this.#running.delete(one.id);
+    }
+    for (const one of taken) if (!this.#running.has(one.id)) this.#preempt(one, preempted);
+    return yields;
   }
 
   /** Preempts until what the next step needs fits: paused requests first, then batch ones, then the latest. */
@@ -172,19 +181,18 @@ export class Scheduler {
     while (this.#running.size > 1 && !this.#options.fits(this.#needs())) {
       const [victim] = [...this.#running.values()].sort(
         (x, y) =>
-          Number(y.paused) - Number(x.paused) ||
-          Number(y.priority.class === "batch") - Number(x.priority.class === "batch") ||
-          y.admission - x.admission,
+          Number(y.paused) - Number(x.paused) || Number(makesWay(y)) - Number(makesWay(x)) || y.admission - x.admission,
       );
       if (!victim) return;
       this.#running.delete(victim.id);
-      this.#requeue(victim);
-      preempted.push(victim.id);
+      this.#preempt(victim, preempted);
     }
   }
 
-  #requeue(row: Row): void {
+  #preempt(row: Row, preempted: string[]): void {
+    preempted.push(row.id);
     row.done = 0;
+    row.preemptions++;
     this.#queued.set(row.id, row);
     this.#waiting.putBack(row.id, row.priority, row);
   }
@@ -217,6 +225,10 @@ export class Scheduler {
     best.passedOver = 0;
     return { id: best.id, from, to, last: to === best.target };
   }
+}
+
+function makesWay({ priority, preemptions }: Row): boolean {
+  return priority.class === "batch" && preemptions < MAKES_WAY;
 }
 
 /** A prompt runs to its end; what a preempted request had answered runs up to its newest token, which decodes as ever. */

@@ -124,6 +124,8 @@ export class DraftController {
   next(live: number, cost: CostModel): number {
     if (this.#plainLeft > 0) {
       this.#plainLeft--;
+      // Nothing was learnt meanwhile: what did not pay before is given another chance.
+      if (this.#plainLeft === 0) this.#acceptance = Math.max(this.#acceptance, PRIOR_ACCEPTANCE);
       return 0;
     }
     const length = chooseDraftLength({ ...this.#setting, acceptance: this.#acceptance, live }, cost);
