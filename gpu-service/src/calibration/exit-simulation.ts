@@ -4,11 +4,14 @@ import { CalibrationError } from "./calibration-error.ts";
 /** A top probability per depth from which a token stops there; a depth without one is passed. As in the manifest. */
 export type Thresholds = Readonly<Record<number, number>>;
 
+/** Below every threshold. */
+const PASSED = -1;
+
 /** What the exits before full depth said about the tokens of one prompt's full-depth continuation. */
 export interface RecordedAnswer {
   /** Tokens decided, at least one; the token that ends an answer is one of them. */
   tokens: number;
-  /** Per early exit, ascending: top probability of each token, float32 [tokens]. */
+  /** Per early exit, ascending: top probability of each token, float32 [tokens]; negative where the exit is passed anyway. */
   confidence: Float32Array[];
   /** Per early exit: 1 where its token differs from full depth's, uint8 [tokens]. */
   differs: Uint8Array[];
@@ -27,7 +30,8 @@ export interface Simulation {
 }
 
 /**
- * Makes a record of an answer's scores.
+ * Makes a record of an answer's scores. The engine decides an answer's first token behind the prompt, which it prefills at
+ * full depth: no exit may take it.
  * @param scores of at least the exits `depths`
  * @param depths ascending, full depth last
  */
@@ -41,7 +45,7 @@ export function recordAnswer(scores: readonly ExitScores[], depths: readonly num
   if (!full) throw new RangeError("an exit set has at least one exit");
   return {
     tokens: full.predicted.length,
-    confidence: rows.map(({ confidence }) => confidence),
+    confidence: rows.map(({ confidence }) => confidence.map((p, i) => (i === 0 ? PASSED : p))),
     differs: rows.map(({ predicted }) =>
       Uint8Array.from(predicted, (token, i) => (token === full.predicted[i] ? 0 : 1)),
     ),
@@ -50,7 +54,8 @@ export function recordAnswer(scores: readonly ExitScores[], depths: readonly num
 
 /**
  * Lets every token stop at the first exit whose confidence reaches its threshold, else at full depth: what the engine does
- * when a token's prefix is the recorded one, because its K/V are exact.
+ * when a token's prefix is the recorded one, because its K/V are exact. (Its cap on pending rows sends a token to full depth
+ * now and then that would have left early, which agrees no less.)
  * @param depths ascending, full depth last
  */
 export function simulateExits(

@@ -74,9 +74,11 @@ const usual: Guarantee = { agreement: 0.98, confidence: 0.95, test: "betting" };
 
 test("prompts are split by their number alone", () => {
   expect(planPrompts(900, usual)).toEqual({ family: "fitted", fit: 300, certify: 600 });
+  expect(planPrompts(371, usual)).toEqual({ family: "fitted", fit: 123, certify: 248 });
+  expect(planPrompts(370, usual).family).toBe("shared");
   expect(planPrompts(200, usual)).toEqual({ family: "shared", fit: 0, certify: 200 });
   expect(() => planPrompts(164, usual)).toThrow(
-    "164 prompts cannot certify an agreement of 0.98 with confidence 0.95: that takes at least 165, and 372 for",
+    "164 prompts cannot certify an agreement of 0.98 with confidence 0.95: that takes at least 165, and 371 for",
   );
   expect(planPrompts(149, { ...usual, test: "hoeffding-bentkus" }).family).toBe("shared");
 });

@@ -19,8 +19,8 @@ export interface Plan {
   certify: number;
 }
 
-/** Share of the prompts that shape the thresholds: certifying is what takes many. */
-const FIT_SHARE = 1 / 3;
+/** One in so many prompts shapes the thresholds: certifying is what takes many. */
+const FIT_EVERY = 3;
 /** Certifying prompts beyond the fewest possible that are worth a fit. */
 const COMFORT = 1.5;
 
@@ -31,14 +31,20 @@ const COMFORT = 1.5;
  */
 export function planPrompts(prompts: number, { agreement, confidence, test }: Guarantee): Plan {
   const fewest = fewestPrompts(RISK_TESTS[test], 1 - agreement, 1 - confidence);
-  const fit = Math.floor(prompts * FIT_SHARE);
+  const fit = fitCount(prompts);
   if (prompts - fit >= COMFORT * fewest) return { family: "fitted", fit, certify: prompts - fit };
   if (prompts >= fewest) return { family: "shared", fit: 0, certify: prompts };
+  let comfortable = fewest;
+  while (comfortable - fitCount(comfortable) < COMFORT * fewest) comfortable++;
   throw new CalibrationError(
     `${prompts} prompts cannot certify an agreement of ${agreement} with confidence ${confidence}: that takes at least ` +
-      `${fewest}, and ${Math.ceil((COMFORT * fewest) / (1 - FIT_SHARE))} for thresholds of each exit's own. ` +
+      `${fewest}, and ${comfortable} for thresholds of each exit's own. ` +
       "Give more data, or a lower --agreement or --confidence",
   );
+}
+
+function fitCount(prompts: number): number {
+  return Math.floor(prompts / FIT_EVERY);
 }
 
 export interface Certificate {

@@ -34,7 +34,7 @@ export async function recordAnswers(
   let next = 0;
   let done = 0;
   const work = async (): Promise<void> => {
-    while (next < prompts.length) {
+    while (next < prompts.length && !signal.aborted) {
       const index = next++;
       const { answer, differing } = await record(engine, prompts[index] ?? [], `calibrate-${index}`, options, signal);
       answers[index] = answer;
@@ -43,12 +43,12 @@ export async function recordAnswers(
       options.onPrompt?.(++done, prompts.length);
     }
   };
-  try {
-    await Promise.all(Array.from({ length: Math.min(options.parallel, prompts.length) }, work));
-  } finally {
-    // The others end with the one that failed.
-    failed.abort();
-  }
+  // The others end with the one that fails, and all have ended before the caller closes the engine.
+  const workers = Array.from({ length: Math.min(options.parallel, prompts.length) }, () =>
+    work().catch((error: unknown) => failed.abort(error)),
+  );
+  await Promise.all(workers);
+  signal.throwIfAborted();
   if (count.differing > MOST_DIFFERING * count.tokens) {
     throw new CalibrationError(
       `scoring the answers gives other tokens than decoding them did, for ${count.differing} of ${count.tokens}: ` +
