@@ -95,7 +95,7 @@ test.each(["fp32", "fp16", "int8", "int4"] as const)("chunks of %s rows join to 
   expect(chunks).toBe(3);
 });
 
-test("thresholds, profile, provenance and files are kept; other exits drop what belongs to no exit", async () => {
+test("profile, provenance and files are kept, thresholds are not; other exits drop what belongs to no exit", async () => {
   const profile: DepthProfile = {
     version: 3,
     measured_on: "two cores",
@@ -123,11 +123,14 @@ test("thresholds, profile, provenance and files are kept; other exits drop what 
 
   const checkpoint = await openCheckpoint(at("facts"));
   const kept = await requantize(checkpoint, at("kept"), "int8");
-  expect(kept).toMatchObject({ name, exits, thresholds: { 2: 0.9, 4: 0.8 }, profile, tokenizer });
+  expect(kept).toMatchObject({ name, exits, profile, tokenizer });
+  expect(kept.thresholds).toBeUndefined();
   expect(kept.provenance).toMatchObject({
     source: "there",
     license: "mit",
-    notes: "trained; re-encoded from fp32 to int8; thresholds and depth profile were measured before",
+    notes:
+      "trained; re-encoded from fp32 to int8; the depth profile was measured before; " +
+      "thresholds were dropped, calibrate anew",
   });
   for (const file of ["tokenizer.json", "README.md", "docs/about.md"]) {
     expect(await readFile(join(at("kept"), file))).toEqual(await readFile(join(at("facts"), file)));
@@ -135,7 +138,6 @@ test("thresholds, profile, provenance and files are kept; other exits drop what 
 
   const fewer = await requantize(checkpoint, at("fewer"), "int4", { exits: [3, 4, 6] });
   expect(fewer.exits).toEqual([3, 4, 6]);
-  expect(fewer.thresholds).toEqual({ 4: 0.8 });
   expect(fewer.profile?.exits.map(({ depth }) => depth)).toEqual([4, 6]);
   await expect(requantize(checkpoint, at("bad"), "int4", { exits: [2, 4] })).rejects.toThrow("must be the full depth");
 });

@@ -7,10 +7,11 @@ import { checkExits } from "./import-checkpoint.ts";
 import { modelCard } from "./model-card.ts";
 import type { Checkpoint } from "./open-checkpoint.ts";
 import { readTensorChunks } from "./read-tensor.ts";
+import { weightFiles } from "./weight-files.ts";
 import { weightPlan } from "./weight-plan.ts";
 
 export interface RequantizeOptions {
-  /** Exits of the new checkpoint; default: the old one's. Thresholds and profile entries of other depths are dropped. */
+  /** Exits of the new checkpoint; default: the old one's. Profile entries of other depths are dropped. */
   exits?: readonly number[];
   /** Replace an existing checkpoint. */
   force?: boolean;
@@ -22,8 +23,8 @@ export interface RequantizeOptions {
 
 /**
  * Writes a checkpoint anew with its matrices in another format (see `weightPlan`), in chunks of rows, so that memory does not
- * grow with the model. Everything else is kept; the provenance notes the change, because thresholds and profile were measured
- * on the weights as they were.
+ * grow with the model. Everything else is kept but the thresholds and their guarantee, which hold for the very weights that
+ * they were calibrated on; the provenance notes the change, because the profile was measured on the weights as they were.
  * @throws CheckpointError when the target or the exits cannot be used or a value cannot be stored.
  */
 export async function requantize(
@@ -61,8 +62,9 @@ function newHeader({ dir, manifest }: Checkpoint, weights: WeightFormat, wanted?
   const { name, architecture, tokenizer, provenance, quantization, thresholds, profile } = manifest;
   const exits = wanted === undefined ? manifest.exits : checkExits(dir, wanted, architecture.layers);
   const exitHeads = (manifest.exit_heads ?? []).filter((depth) => exits.includes(depth));
-  const measured = thresholds || profile ? "; thresholds and depth profile were measured before" : "";
-  const note = `re-encoded from ${quantization.layers} to ${weights}${measured}`;
+  const measured = profile ? "; the depth profile was measured before" : "";
+  const dropped = thresholds ? "; thresholds were dropped, calibrate anew" : "";
+  const note = `re-encoded from ${quantization.layers} to ${weights}${measured}${dropped}`;
   const keptProfile = profile && profileAt(profile, exits);
   return {
     name,
@@ -71,7 +73,6 @@ function newHeader({ dir, manifest }: Checkpoint, weights: WeightFormat, wanted?
     ...(exitHeads.length > 0 ? { exit_heads: exitHeads } : {}),
     quantization: weightPlan(weights),
     tokenizer,
-    ...(thresholds ? { thresholds: thresholdsAt(thresholds, exits) } : {}),
     ...(keptProfile ? { profile: keptProfile } : {}),
     provenance: {
       ...provenance,
@@ -81,10 +82,6 @@ function newHeader({ dir, manifest }: Checkpoint, weights: WeightFormat, wanted?
   };
 }
 
-function thresholdsAt(thresholds: Record<string, number>, exits: ExitSet): Record<string, number> {
-  return Object.fromEntries(Object.entries(thresholds).filter(([depth]) => exits.includes(Number(depth))));
-}
-
 function profileAt(profile: DepthProfile, exits: ExitSet): DepthProfile | undefined {
   const kept = profile.exits.filter(({ depth }) => exits.includes(depth));
   return kept.length === 0 ? undefined : { ...profile, exits: kept };
@@ -92,12 +89,9 @@ function profileAt(profile: DepthProfile, exits: ExitSet): DepthProfile | undefi
 
 /** Every file beside the weights. A model card that we wrote ourselves is written anew: it states the format. */
 async function copyFiles({ dir, manifest }: Checkpoint, writer: CheckpointWriter, header: CheckpointHeader) {
-  const weightFiles = new Set<string>();
-  for (const { data, scales, zero_points } of Object.values(manifest.tensors)) {
-    for (const range of [data, scales, zero_points]) if (range) weightFiles.add(range.file);
-  }
+  const weights = weightFiles(manifest);
   for (const { path } of manifest.files) {
-    if (weightFiles.has(path)) continue;
+    if (weights.has(path)) continue;
     const contents = await readFile(join(dir, path));
     const ours = path === "README.md" && contents.toString("utf8") === modelCard(manifest);
     await writer.writeFile(path, ours ? modelCard(header) : contents);

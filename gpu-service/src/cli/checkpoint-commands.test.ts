@@ -139,17 +139,25 @@ test.each([
   [["export", "x"], "--out"],
   [["export", "x", "--out", "y", "--dtype", "int4"], "int4"],
   [["quantize", "x", "--out", "y", "--exits", "8,4"], "ascending depths"],
+  [["calibrate", "x", "--agreement", "0.98"], "--data"],
+  [["calibrate", "x", "--data", "y"], "--agreement"],
+  [["calibrate", "x", "--data", "y", "--agreement", "1"], "--agreement"],
+  [["calibrate", "x", "--data", "y", "--agreement", "0"], "--agreement"],
+  [["calibrate", "x", "--data", "y", "--agreement", "0.9", "--confidence", "95"], "--confidence"],
 ])("wrong usage %j is exit code 2", async (args, mention) => {
   const { code, stderr } = await fathom(...args);
   expect(code).toBe(2);
   expect(stderr).toContain(mention);
 });
 
-test.each(["import", "pull", "inspect", "quantize", "export"])("%s --help ends with an example", async (command) => {
-  const { code, stdout } = await fathom(command, "--help");
-  expect(code).toBe(0);
-  expect(stdout).toMatch(new RegExp(`Example:\\n {2}\\$ fathom ${command} .+\\n+$`));
-});
+test.each(["import", "pull", "inspect", "quantize", "export", "calibrate"])(
+  "%s --help ends with an example",
+  async (command) => {
+    const { code, stdout } = await fathom(command, "--help");
+    expect(code).toBe(0);
+    expect(stdout).toMatch(new RegExp(`Example:\\n {2}\\$ fathom ${command} .+\\n+$`));
+  },
+);
 
 test("Ctrl-C ends a pull in good order; the next one goes on", async () => {
   hub.stalled.add("model.safetensors");

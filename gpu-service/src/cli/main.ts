@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { createRequire } from "node:module";
 import { Command } from "commander";
+import { registerCalibrateCommand } from "./calibrate.ts";
 import { registerExportCommand } from "./export.ts";
 import { registerGenerateCommand } from "./generate.ts";
 import { registerImportCommand } from "./import.ts";
@@ -28,6 +29,7 @@ registerServeCommand(program);
 registerGenerateCommand(program);
 registerProbeCommand(program);
 registerTrainCommand(program);
+registerCalibrateCommand(program);
 registerExportCommand(program);
 registerQuantizeCommand(program);
 

@@ -35,15 +35,18 @@ async function quantize(dir: string, { out, weights, ...rest }: QuantizeOptions)
   const { ProgressBar } = await import("./progress-bar.ts");
   const bar = new ProgressBar();
   try {
-    const manifest = await interruptible("nothing was written", async (signal) =>
-      requantize(await openCheckpoint(dir), out, weights, {
+    const { name, lost } = await interruptible("nothing was written", async (signal) => {
+      const checkpoint = await openCheckpoint(dir);
+      const manifest = await requantize(checkpoint, out, weights, {
         ...rest,
         signal,
         onProgress: (done, total) => bar.update("quantising", done, total),
-      }),
-    );
+      });
+      return { name: manifest.name, lost: checkpoint.manifest.thresholds !== undefined };
+    });
     bar.stop();
-    process.stdout.write(`${manifest.name}: ${weights} in ${out}\n`);
+    const note = lost ? "; thresholds hold for the old weights only: run fathom calibrate again" : "";
+    process.stdout.write(`${name}: ${weights} in ${out}${note}\n`);
   } finally {
     bar.stop();
   }

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { Calibration } from "./calibration.ts";
 import { DepthProfile } from "./depth-profile.ts";
 import { ExitSet, fullDepth } from "./exit-set.ts";
 
@@ -109,7 +110,10 @@ export const Manifest = z
     }),
     tensors: z.record(z.string(), StoredTensor),
     files: z.array(z.object({ path: RelativePath, bytes: z.int().min(0), sha256: z.string().regex(/^[0-9a-f]{64}$/) })),
+    /** Confidence exit: depth → top probability from which a token stops there; a depth without one is passed. */
     thresholds: z.record(z.string(), z.number().min(0).max(1)).optional(),
+    /** Where the thresholds come from and what they guarantee. */
+    calibration: Calibration.optional(),
     profile: DepthProfile.optional(),
     provenance: Provenance,
   })

@@ -25,22 +25,21 @@ export type TrainingRecord =
   | ({ kind: "completion" } & z.infer<typeof Completion>)
   | ({ kind: "tokens" } & z.infer<typeof TokenIds>);
 
-export interface RecordFile {
-  /** By index; undefined where an empty one is left out. */
-  records: (TrainingRecord | undefined)[];
+export interface JsonRecordFile {
+  records: unknown[];
   /** Of the file's bytes, lower-case hex. */
   sha256: string;
   /** How errors call a record: `alpaca.json, record 7` or `chat.jsonl, line 8`. */
   where: (index: number) => string;
 }
 
-/**
- * Reads a JSON array or JSON lines. Each record is Alpaca's `{instruction, input, output}`, a chat `{messages}`, `{prompt,
- * completion}`, or token ids `{prompt_tokens, completion_tokens}` for a model without a tokenizer.
- * @param skipEmpty leave records out whose instruction or response is blank, rather than refuse the file
- * @throws TrainError that names the file, the line or index, and what is wrong.
- */
-export async function readRecords(path: string, skipEmpty: boolean): Promise<RecordFile> {
+export interface RecordFile extends Omit<JsonRecordFile, "records"> {
+  /** By index; undefined where an empty one is left out. */
+  records: (TrainingRecord | undefined)[];
+}
+
+/** Reads a JSON array or JSON lines as they are. @throws TrainError that names the file, and the line that is not JSON. */
+export async function readJsonRecords(path: string): Promise<JsonRecordFile> {
   let bytes: Buffer;
   try {
     bytes = await readFile(path);
@@ -51,10 +50,21 @@ export async function readRecords(path: string, skipEmpty: boolean): Promise<Rec
   const text = bytes.toString("utf8");
   const isArray = text.trimStart().startsWith("[");
   const where = (index: number) => (isArray ? `${name}, record ${index}` : `${name}, line ${index + 1}`);
-  const json = isArray ? parseArray(text, name) : parseLines(text, where);
-  const records = json.map((record, i) => parse(record, where(i), skipEmpty));
-  if (!records.some((record) => record !== undefined)) throw new TrainError(`${name}: there are no records`);
+  const records = isArray ? parseArray(text, name) : parseLines(text, where);
   return { records, sha256: createHash("sha256").update(bytes).digest("hex"), where };
+}
+
+/**
+ * Reads a JSON array or JSON lines. Each record is Alpaca's `{instruction, input, output}`, a chat `{messages}`, `{prompt,
+ * completion}`, or token ids `{prompt_tokens, completion_tokens}` for a model without a tokenizer.
+ * @param skipEmpty leave records out whose instruction or response is blank, rather than refuse the file
+ * @throws TrainError that names the file, the line or index, and what is wrong.
+ */
+export async function readRecords(path: string, skipEmpty: boolean): Promise<RecordFile> {
+  const { records: json, sha256, where } = await readJsonRecords(path);
+  const records = json.map((record, i) => parseRecord(record, where(i), skipEmpty));
+  if (!records.some((record) => record !== undefined)) throw new TrainError(`${basename(path)}: there are no records`);
+  return { records, sha256, where };
 }
 
 function parseArray(text: string, name: string): unknown[] {
@@ -78,7 +88,12 @@ function parseLines(text: string, where: (index: number) => string): unknown[] {
     });
 }
 
-function parse(json: unknown, where: string, skipEmpty: boolean): TrainingRecord | undefined {
+/**
+ * Checks one record.
+ * @returns undefined for an empty one, with `skipEmpty`
+ * @throws TrainError that starts with `where`
+ */
+export function parseRecord(json: unknown, where: string, skipEmpty: boolean): TrainingRecord | undefined {
   const has = (field: string) => typeof json === "object" && json !== null && field in json;
   const check = <T>(schema: z.ZodType<T>): T | undefined => {
     const result = schema.safeParse(json);
