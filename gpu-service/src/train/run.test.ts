@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
+import { exportCheckpoint } from "../checkpoint/export/export-checkpoint.ts";
 import { hashFile } from "../checkpoint/hash-file.ts";
 import { openCheckpoint } from "../checkpoint/open-checkpoint.ts";
 import { temporaryFolder } from "../checkpoint/testing/temporary-folder.ts";
@@ -116,6 +117,11 @@ test("ict trains heads of the exits' own, leaves the rest, resumes, and the engi
     else expect(logits).not.toEqual(shared[e]?.logits);
   }
   await Promise.all([before.close(), after.close()]);
+
+  // transformers has no place for the heads, and the export says so.
+  await exportCheckpoint(trained.dir, join(root, "ict-hf"));
+  const card = await readFile(join(root, "ict-hf/README.md"), "utf8");
+  expect(card).toContain(`The own heads of the exits ${exits.slice(0, -1).join(", ")} are left out`);
 });
 
 test("low-rank adapters train, resume bit for bit, and are merged into an ordinary checkpoint", async () => {
