@@ -118,6 +118,15 @@ test.each([
   expect(existsSync(inRoot("refused"))).toBe(false);
 });
 
+test("what a run cannot do without is asked for", async () => {
+  for (const missing of ["--base", "--data", "--method"]) {
+    const at = settings.indexOf(missing);
+    const { code, stderr } = await fathom("train", ...settings.toSpliced(at, 2), "--out", "refused");
+    expect(code).toBe(1);
+    expect(stderr).toBe(`fathom: options: '${missing.slice(2)}': is missing\n`);
+  }
+});
+
 test("settings come from a file, and options override it", async () => {
   const file = { base: "base", data: "data.jsonl", method: "sft", maxSteps: 9, spinning: false, batch: 5 };
   await writeFile(inRoot("settings.json"), JSON.stringify(file));
