@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -75,10 +75,18 @@ async function createKey(edge: string, adminSecret: string, plan: string): Promi
   return key;
 }
 
-/** Readers see the whole file or none: it is renamed into place once everything answers. */
-async function writeDemoFile(path: string, demo: { edge: string; service: string; keys: Keys }): Promise<void> {
-  await writeFile(`${path}.tmp`, `${JSON.stringify(demo, null, 2)}\n`, { mode: 0o600 });
+/** Readers see the whole file or none: it is renamed into place once everything answers. Returns what it holds. */
+async function writeDemoFile(path: string, demo: { edge: string; service: string; keys: Keys }): Promise<string> {
+  const text = `${JSON.stringify(demo, null, 2)}\n`;
+  await writeFile(`${path}.tmp`, text, { mode: 0o600 });
   await rename(`${path}.tmp`, path);
+  return text;
+}
+
+/** Removes the file, but not one that a second start has put in its place. */
+async function removeDemoFile(path: string, own: string | undefined): Promise<void> {
+  const text = await readFile(path, "utf8").catch(() => undefined);
+  if (own !== undefined && text === own) await rm(path, { force: true });
 }
 
 function announce(demoFile: string, edge: string, service: string, keys: Keys): void {
@@ -104,10 +112,11 @@ async function main(): Promise<void> {
   const adminSecret = randomBytes(32).toString("base64url");
   const children: Child[] = [];
 
+  let written: string | undefined;
   let stopping: Promise<void> | undefined;
   const stopAll = () => {
     stopping ??= (async () => {
-      await rm(demoFile, { force: true });
+      await removeDemoFile(demoFile, written);
       await Promise.all(children.map((child) => child.stop()));
     })();
     return stopping;
@@ -153,7 +162,7 @@ async function main(): Promise<void> {
     const keys = Object.fromEntries(
       await Promise.all(PLANS.map(async (plan) => [plan, await createKey(edge, adminSecret, plan)])),
     ) as Keys;
-    await writeDemoFile(demoFile, { edge, service, keys });
+    written = await writeDemoFile(demoFile, { edge, service, keys });
     announce(demoFile, edge, service, keys);
     const [child, how] = await Promise.race(children.map(async (c) => [c, await c.exited] as const));
     if (!stopping) throw new Error(`the ${child.name} ended with ${how}:\n${child.tail()}`);
