@@ -19,6 +19,12 @@ export default defineConfig({
   test: {
     reporters,
     silent: "passed-only",
-    projects: [onNode("shared"), onNode("gpu-service"), onNode("test", false), "edge/vitest.config.ts"],
+    projects: [
+      onNode("shared"),
+      onNode("gpu-service"),
+      onNode("infra"),
+      onNode("test", false),
+      "edge/vitest.config.ts",
+    ],
   },
 });

@@ -1,17 +1,15 @@
 import { randomBytes } from "node:crypto";
-import { existsSync } from "node:fs";
-import { mkdir, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { pullModel } from "@fathom/gpu-service/checkpoint/pull-model.ts";
 import { ENGINE_ENV } from "@fathom/gpu-service/engine/process-env.ts";
 import { type Child, startChild, waitUntilReady } from "./child.ts";
-import { choosePort } from "./port.ts";
+import { findCheckpoint } from "./find-checkpoint.ts";
+import { choosePorts } from "./port.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const SHIPPED = join(ROOT, "gpu-service/checkpoints");
-const DEFAULT_MODEL = "smollm2-135m";
 const PLANS = ["free", "pro", "enterprise"] as const;
 
 const HELP = `Starts the GPU service and the edge router on this machine, with one demo key per plan.
@@ -66,22 +64,6 @@ function parsePort(option: string, text: string | undefined): number | undefined
   return port;
 }
 
-/** The folder to serve: the given one, the shipped one, or the default model, fetched on first use. */
-async function findCheckpoint(given: string | undefined, state: string): Promise<string> {
-  if (given !== undefined) {
-    if (!existsSync(join(given, "manifest.json"))) throw new Error(`there is no nested checkpoint in '${given}'`);
-    return given;
-  }
-  const shipped = existsSync(SHIPPED) ? (await readdir(SHIPPED)).sort() : [];
-  for (const name of shipped) if (existsSync(join(SHIPPED, name, "manifest.json"))) return join(SHIPPED, name);
-  const pulled = join(state, "models", DEFAULT_MODEL);
-  if (!existsSync(join(pulled, "manifest.json"))) {
-    console.log(`Fetching ${DEFAULT_MODEL} (once, about 95 MB) …`);
-    await pullModel(DEFAULT_MODEL, pulled, { weights: "int4" });
-  }
-  return pulled;
-}
-
 async function createKey(edge: string, adminSecret: string, plan: string): Promise<string> {
   const answer = await fetch(`${edge}/admin/keys`, {
     method: "POST",
@@ -93,10 +75,18 @@ async function createKey(edge: string, adminSecret: string, plan: string): Promi
   return key;
 }
 
-/** Readers see the whole file or none: it is renamed into place once everything answers. */
-async function writeDemoFile(path: string, demo: { edge: string; service: string; keys: Keys }): Promise<void> {
-  await writeFile(`${path}.tmp`, `${JSON.stringify(demo, null, 2)}\n`, { mode: 0o600 });
+/** Readers see the whole file or none: it is renamed into place once everything answers. Returns what it holds. */
+async function writeDemoFile(path: string, demo: { edge: string; service: string; keys: Keys }): Promise<string> {
+  const text = `${JSON.stringify(demo, null, 2)}\n`;
+  await writeFile(`${path}.tmp`, text, { mode: 0o600 });
   await rename(`${path}.tmp`, path);
+  return text;
+}
+
+/** Removes the file, but not one that a second start has put in its place. */
+async function removeDemoFile(path: string, own: string | undefined): Promise<void> {
+  const text = await readFile(path, "utf8").catch(() => undefined);
+  if (own !== undefined && text === own) await rm(path, { force: true });
 }
 
 function announce(demoFile: string, edge: string, service: string, keys: Keys): void {
@@ -114,9 +104,7 @@ async function main(): Promise<void> {
   const demoFile = join(options.state, "demo.json");
   await mkdir(options.state, { recursive: true });
   await rm(demoFile, { force: true });
-  const servicePort = await choosePort("--service-port", options.servicePort, 8788);
-  const edgePort = await choosePort("--port", options.port, servicePort === 8787 ? 8789 : 8787);
-  const checkpoint = await findCheckpoint(options.checkpoint, options.state);
+  const { servicePort, edgePort } = await choosePorts({ service: options.servicePort, edge: options.port });
 
   const service = `http://127.0.0.1:${servicePort}`;
   const edge = `http://127.0.0.1:${edgePort}`;
@@ -124,28 +112,38 @@ async function main(): Promise<void> {
   const adminSecret = randomBytes(32).toString("base64url");
   const children: Child[] = [];
 
+  let written: string | undefined;
   let stopping: Promise<void> | undefined;
   const stopAll = () => {
     stopping ??= (async () => {
-      await rm(demoFile, { force: true });
+      await removeDemoFile(demoFile, written);
       await Promise.all(children.map((child) => child.stop()));
     })();
     return stopping;
   };
-  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  const stop = new AbortController();
+  // A terminal that is closed sends SIGHUP, and takes no more output.
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined);
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     process.on(signal, () => {
       if (!stopping) console.log("\nStopping …");
-      void stopAll().then(() => process.exit(0));
+      // The steps below fail once it is aborted or the children have ended, and main comes to its end.
+      stop.abort();
+      void stopAll();
     });
   }
 
   try {
+    const places = { given: options.checkpoint, shipped: SHIPPED, state: options.state };
+    const checkpoint = await findCheckpoint(places, stop.signal);
+    stop.signal.throwIfAborted();
     console.log("Starting the GPU service …");
     const serviceChild = startChild("GPU service", serviceCommand(checkpoint, servicePort), {
       env: { ...ENGINE_ENV, FATHOM_SERVICE_SECRET: serviceSecret },
     });
     children.push(serviceChild);
     await waitUntilReady(serviceChild, `${service}/readyz`, 120_000);
+    stop.signal.throwIfAborted();
     console.log("Starting the edge router …");
     const edgeChild = startChild("edge router", edgeCommand(edgePort, service, options.state), {
       cwd: join(ROOT, "edge"),
@@ -164,7 +162,7 @@ async function main(): Promise<void> {
     const keys = Object.fromEntries(
       await Promise.all(PLANS.map(async (plan) => [plan, await createKey(edge, adminSecret, plan)])),
     ) as Keys;
-    await writeDemoFile(demoFile, { edge, service, keys });
+    written = await writeDemoFile(demoFile, { edge, service, keys });
     announce(demoFile, edge, service, keys);
     const [child, how] = await Promise.race(children.map(async (c) => [c, await c.exited] as const));
     if (!stopping) throw new Error(`the ${child.name} ended with ${how}:\n${child.tail()}`);

@@ -15,12 +15,14 @@ program
   .description("ms/token at every exit and at half of the layers, with the ratio to full depth (batch 1)")
   .option(...model)
   .option("--threads <n>", "intra-op threads", Number)
+  .addHelpText("after", "\nExample:\n  $ npm run bench -- depth --threads 1\n")
   .action(benchDepth);
 
 program
   .command("memory")
   .description("resident memory serving all exits against serving only full depth")
   .option(...model)
+  .addHelpText("after", "\nExample:\n  $ npm run bench -- memory\n")
   .action(benchMemory);
 
 program
@@ -30,6 +32,7 @@ program
   .option("--tokens <n>", "tokens per run", Number, 128)
   .option("--rounds <n>", "alternations", Number, 3)
   .option("--threads <n>", "threads of both (default: 1, then one per core)", Number)
+  .addHelpText("after", "\nExample:\n  $ npm run bench -- peers --threads 1 --rounds 5\n")
   .action(benchPeers);
 
 program
@@ -48,6 +51,7 @@ program
   .option(...model)
   .option("--threads <n>", "intra-op threads", Number, 2)
   .option("--steps <n>", "steps to time", Number, 5)
+  .addHelpText("after", "\nExample:\n  $ npm run bench -- training --steps 3\n")
   .action(benchTraining);
 
 await program.parseAsync();

@@ -254,14 +254,18 @@ test.each([
   if (args.length > 0) expect(stderr.trimEnd().split("\n")).toHaveLength(1);
 });
 
-test.each([["pull"], ["import"], ["inspect"], ["serve"], ["generate"], ["probe"]])(
-  "%s --help shows an example",
-  async (command) => {
+test("every command's --help shows an example", async () => {
+  const listed = (await fathom(["--help"])).stdout.split("Commands:\n")[1] ?? "";
+  const commands = [...listed.matchAll(/^ {2}([a-z]+) /gm)].map(([, name]) => name ?? "").filter((n) => n !== "help");
+  expect(commands).toEqual(
+    expect.arrayContaining(["pull", "import", "inspect", "serve", "generate", "probe", "train"]),
+  );
+  for (const command of commands) {
     const { code, stdout } = await fathom([command, "--help"]);
     expect(code).toBe(0);
     expect(stdout).toMatch(new RegExp(`Example:\\n {2}\\$ fathom ${command} `));
-  },
-);
+  }
+});
 
 test("a reader that leaves early is no error", async () => {
   const child = spawn(process.execPath, [MAIN, "generate", checkpoint.dir, "Hi", "--max-tokens", "200"]);

@@ -108,6 +108,8 @@ describe("a request with a wrong field", () => {
     [{ max_tokens: -5 }, "max_tokens"],
     [{ max_tokens: 1e30 }, "max_tokens"],
     [{ max_completion_tokens: 1.5 }, "max_completion_tokens"],
+    [{ stop: "" }, "stop"],
+    [{ stop: [5] }, "stop"],
     [{ n: 2 }, "n"],
     [{ stream: "yes" }, "stream"],
     [{ fathom: 24 }, "fathom"],

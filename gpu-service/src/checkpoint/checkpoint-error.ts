@@ -12,6 +12,19 @@ export class CheckpointError extends Error {
   }
 }
 
+/**
+ * Runs work that writes to `target`.
+ * @throws CheckpointError that names the target when the file system refuses, as a full disk does; other errors pass.
+ */
+export async function writingTo<T>(target: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof Error && "syscall" in error) || error.syscall === "read") throw error;
+    throw new CheckpointError(target, `cannot be written (${error.message})`, { cause: error });
+  }
+}
+
 /** Whether `error` is a file-system error with this code, such as `ENOENT`. */
 export function isErrno(error: unknown, code: string): boolean {
   return error instanceof Error && "code" in error && error.code === code;

@@ -3,7 +3,7 @@ import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promise
 import { basename, dirname, join, resolve } from "node:path";
 import { MANIFEST_FORMAT, Manifest, type StoredTensor, tensorShapes } from "@fathom/shared";
 import { tensorFormat } from "./check-tensors.ts";
-import { CheckpointError, isErrno } from "./checkpoint-error.ts";
+import { CheckpointError, isErrno, writingTo } from "./checkpoint-error.ts";
 import { encodeRows } from "./encode-rows.ts";
 import { MANIFEST_FILE } from "./open-checkpoint.ts";
 import { storedBytes } from "./stored-bytes.ts";
@@ -25,6 +25,8 @@ export interface WriterOptions {
  * Until then the target is untouched; `abort` removes everything that was written.
  */
 export class CheckpointWriter {
+  /** As the caller writes it, for errors. */
+  readonly #name: string;
   readonly #dir: string;
   readonly #temporary: string;
   readonly #header: CheckpointHeader;
@@ -36,6 +38,7 @@ export class CheckpointWriter {
   #next = 0;
 
   private constructor(dir: string, header: CheckpointHeader, force: boolean) {
+    this.#name = dir;
     this.#dir = resolve(dir);
     this.#temporary = join(dirname(this.#dir), `.${basename(this.#dir)}.partial-${randomBytes(4).toString("hex")}`);
     this.#header = header;
@@ -49,16 +52,21 @@ export class CheckpointWriter {
     const force = options.force ?? false;
     await requireFreeTarget(dir, force);
     const writer = new CheckpointWriter(dir, header, force);
-    await mkdir(writer.#temporary, { recursive: true });
+    await writingTo(dir, () => mkdir(writer.#temporary, { recursive: true }));
     return writer;
   }
 
   /**
    * Stores the next tensor in the format that the header's quantisation gives it.
    * @param name must follow the order of `tensorShapes`.
-   * @throws RangeError when the number of values is wrong or one of them cannot be stored.
+   * @throws RangeError when the number of values is wrong or one of them cannot be stored; CheckpointError when the disk is
+   *   full.
    */
   async writeTensor(name: string, values: TensorValues): Promise<void> {
+    await writingTo(this.#name, () => this.#writeTensor(name, values));
+  }
+
+  async #writeTensor(name: string, values: TensorValues): Promise<void> {
     const [expected, shape] = this.#shapes[this.#next] ?? [undefined, []];
     if (name !== expected) throw new Error(`tensor '${name}' is out of order: '${expected}' is next`);
     this.#next++;
@@ -102,8 +110,10 @@ export class CheckpointWriter {
   async writeFile(path: string, contents: string | Uint8Array): Promise<void> {
     const bytes = typeof contents === "string" ? Buffer.from(contents, "utf8") : contents;
     const target = join(this.#temporary, path);
-    await mkdir(dirname(target), { recursive: true });
-    await writeFile(target, bytes, { flag: "wx" });
+    await writingTo(this.#name, async () => {
+      await mkdir(dirname(target), { recursive: true });
+      await writeFile(target, bytes, { flag: "wx" });
+    });
     this.#extraFiles.push({ path, bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") });
   }
 
@@ -114,7 +124,7 @@ export class CheckpointWriter {
   async finish(): Promise<Manifest> {
     const missing = this.#shapes[this.#next];
     if (missing) throw new Error(`tensor '${missing[0]}' was not written`);
-    await this.#weights.close();
+    await writingTo(this.#name, () => this.#weights.close());
     const manifest = Manifest.parse({
       format: MANIFEST_FORMAT,
       version: 1,
@@ -122,9 +132,11 @@ export class CheckpointWriter {
       tensors: this.#tensors,
       files: [...this.#weights.files, ...this.#extraFiles],
     });
-    await writeFile(join(this.#temporary, MANIFEST_FILE), `${JSON.stringify(manifest, null, 1)}\n`);
     await requireFreeTarget(this.#dir, this.#force);
-    await this.#moveIntoPlace();
+    await writingTo(this.#name, async () => {
+      await writeFile(join(this.#temporary, MANIFEST_FILE), `${JSON.stringify(manifest, null, 1)}\n`);
+      await this.#moveIntoPlace();
+    });
     return manifest;
   }
 

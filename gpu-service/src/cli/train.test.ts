@@ -98,7 +98,7 @@ test("two processes never train in one folder", async () => {
   child.kill("SIGCONT");
   child.kill("SIGTERM");
   expect(second.code).toBe(1);
-  expect(second.stderr).toMatch(/^fathom: .*busy: process \d+ is training in it\n$/);
+  expect(second.stderr).toMatch(/^fathom: .*busy: process \d+ is training in it; if it is not, remove .*busy\/pid\n$/);
   expect((await result).code).toBe(0);
 });
 
@@ -116,6 +116,15 @@ test.each([
   expect(stderr.trim().split("\n")).toHaveLength(1);
   expect(stderr).toContain(message);
   expect(existsSync(inRoot("refused"))).toBe(false);
+});
+
+test("what a run cannot do without is asked for", async () => {
+  for (const missing of ["--base", "--data", "--method"]) {
+    const at = settings.indexOf(missing);
+    const { code, stderr } = await fathom("train", ...settings.toSpliced(at, 2), "--out", "refused");
+    expect(code).toBe(1);
+    expect(stderr).toBe(`fathom: options: '${missing.slice(2)}': is missing\n`);
+  }
 });
 
 test("settings come from a file, and options override it", async () => {

@@ -95,6 +95,7 @@ test.each([
   ["a token outside the vocabulary", P, { model: "tiny", prompt: [5, 320] }, 400, "invalid_request", "prompt.1"],
   ["a negative token", P, { model: "tiny", prompt: [-1] }, 400, "invalid_request", "prompt.0"],
   ["an empty stop string", C, { ...CHAT, stop: "" }, 400, "invalid_request", "stop"],
+  ["a stop string that is a number", C, { ...CHAT, stop: 5 }, 400, "invalid_request", "stop"],
   ["two choices", C, { ...CHAT, n: 2 }, 400, "invalid_request", "n"],
   ["a depth without an exit", C, { ...CHAT, fathom: { depth: 5 } }, 400, "invalid_depth", "fathom.depth"],
   ["a depth in words", C, { ...CHAT, fathom: { depth: "deep" } }, 400, "invalid_request", "fathom.depth"],

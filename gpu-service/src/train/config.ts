@@ -4,16 +4,18 @@ import { EXECUTION_PROVIDERS } from "../engine/types.ts";
 import { METHOD_NAMES } from "./objectives/methods.ts";
 import { TrainError } from "./train-error.ts";
 
+/** For what a run cannot do without. */
+const missing = { error: ({ input }: { input: unknown }) => (input === undefined ? "is missing" : undefined) };
 const positive = z.number().positive();
 const count = z.int().min(1);
 
 /** Everything that decides a run; the names are those of the command's options in camel case. */
 export const TrainConfig = z.strictObject({
   /** Nested checkpoint to start from. */
-  base: z.string().min(1),
+  base: z.string(missing).min(1),
   /** File of records. */
-  data: z.string().min(1),
-  method: z.enum(METHOD_NAMES),
+  data: z.string(missing).min(1),
+  method: z.enum(METHOD_NAMES, missing),
   /** Ascending depths that end with the full one; default: the base's. */
   exits: z.array(count).min(1).optional(),
   /** Leave empty records out rather than refuse the file. */

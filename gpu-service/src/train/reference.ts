@@ -37,7 +37,8 @@ interface ReferenceInput {
     eps: number;
     weight_decay: number;
     clip: number;
-    losses: number[];
+    /** What PyTorch got, a number per step; where it is left out there are five. */
+    losses?: number[];
   };
 }
 
@@ -119,7 +120,7 @@ async function adamW(
   const [beta1, beta2] = settings.betas;
   const options = { beta1, beta2, epsilon: settings.eps, weightDecay: settings.weight_decay };
   const losses: number[] = [];
-  for (let step = 0; step < settings.losses.length; step++) {
+  for (let step = 0; step < (settings.losses?.length ?? 5); step++) {
     const gradients: Gradients = new Map();
     const terms = exits.map((depth) => ({ depth, weight: 1 / exits.length }));
     const exitLosses = await backprop.run(parameters, batch, terms, gradients);

@@ -1,4 +1,4 @@
-import { appendFile, mkdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, readFile, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { z } from "zod";
 import { isErrno } from "../checkpoint/checkpoint-error.ts";
@@ -65,24 +65,27 @@ export class RunFolder {
     if ((await readIfThere(this.#configPath)) !== undefined) {
       throw new TrainError(`${this.path}: holds a training run; use --resume to go on with it`);
     }
-    await mkdir(this.path, { recursive: true });
+    await writing(this.path, () => mkdir(this.path, { recursive: true }));
     await this.update(record);
-    await writeFile(this.metricsPath, "");
+    await writing(this.metricsPath, () => writeFile(this.metricsPath, ""));
   }
 
   /** Writes `config.json` anew. */
   async update(record: RunRecord): Promise<void> {
-    await writeFile(this.#configPath, `${JSON.stringify(record, undefined, 2)}\n`);
+    const text = `${JSON.stringify(record, undefined, 2)}\n`;
+    await writing(this.#configPath, () => writeAtomically(this.#configPath, text));
   }
 
   /** Appends a line to the metrics. */
   async log(line: object): Promise<void> {
-    await appendFile(this.metricsPath, `${JSON.stringify(line)}\n`);
+    await writing(this.metricsPath, () => appendFile(this.metricsPath, `${JSON.stringify(line)}\n`));
   }
 
   /** Draws `loss.svg` from the metrics. */
   async plot(): Promise<void> {
-    await writeFile(join(this.path, "loss.svg"), lossPlot((await readIfThere(this.metricsPath)) ?? ""));
+    const path = join(this.path, "loss.svg");
+    const plot = lossPlot((await readIfThere(this.metricsPath)) ?? "");
+    await writing(path, () => writeAtomically(path, plot));
   }
 
   /** Drops metrics of `step` and later, which a resumed run writes again, and a line that a crash cut short. */
@@ -100,14 +103,36 @@ export class RunFolder {
   /** Takes the folder for this process. @throws TrainError when another live process trains in it. */
   async lock(): Promise<void> {
     const other = Number((await readIfThere(this.#pidPath)) ?? Number.NaN);
-    if (Number.isInteger(other) && other !== process.pid && isAlive(other)) {
-      throw new TrainError(`${this.path}: process ${other} is training in it`);
+    // An empty file is what a full disk leaves, and 0 would mean every process of our group.
+    if (Number.isInteger(other) && other > 0 && other !== process.pid && isAlive(other)) {
+      throw new TrainError(`${this.path}: process ${other} is training in it; if it is not, remove ${this.#pidPath}`);
     }
-    await writeFile(this.#pidPath, `${process.pid}\n`);
+    await writing(this.#pidPath, () => writeFile(this.#pidPath, `${process.pid}\n`));
   }
 
   async unlock(): Promise<void> {
     if (Number(await readFile(this.#pidPath, "utf8").catch(() => "")) === process.pid) await rm(this.#pidPath);
+  }
+}
+
+/** Runs a write to `path`. @throws TrainError that names it when the disk is full or the like. */
+async function writing<T>(path: string, write: () => Promise<T>): Promise<T> {
+  try {
+    return await write();
+  } catch (error) {
+    throw new TrainError(`${path}: cannot be written (${error instanceof Error ? error.message : error})`);
+  }
+}
+
+/** Readers, and a full disk, see the old text or the new one, whole. */
+async function writeAtomically(path: string, text: string): Promise<void> {
+  const partial = `${path}.partial`;
+  try {
+    await writeFile(partial, text);
+    await rename(partial, path);
+  } catch (error) {
+    await rm(partial, { force: true });
+    throw error;
   }
 }
 

@@ -1,6 +1,8 @@
+import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
+import { exportCheckpoint } from "../checkpoint/export/export-checkpoint.ts";
 import { hashFile } from "../checkpoint/hash-file.ts";
 import { openCheckpoint } from "../checkpoint/open-checkpoint.ts";
 import { temporaryFolder } from "../checkpoint/testing/temporary-folder.ts";
@@ -115,6 +117,11 @@ test("ict trains heads of the exits' own, leaves the rest, resumes, and the engi
     else expect(logits).not.toEqual(shared[e]?.logits);
   }
   await Promise.all([before.close(), after.close()]);
+
+  // transformers has no place for the heads, and the export says so.
+  await exportCheckpoint(trained.dir, join(root, "ict-hf"));
+  const card = await readFile(join(root, "ict-hf/README.md"), "utf8");
+  expect(card).toContain(`The own heads of the exits ${exits.slice(0, -1).join(", ")} are left out`);
 });
 
 test("low-rank adapters train, resume bit for bit, and are merged into an ordinary checkpoint", async () => {
@@ -173,6 +180,24 @@ test("a state that a crash cut short is not taken, and the last good one is used
   const result = await resumeRun(out, {}, never);
   expect(result.step).toBe(6);
   expect(await metrics(out)).toBe(await metrics(join(root, "whole")));
+});
+
+test("a loss that is no number ends the run, and neither it nor what led to it replaces a good state", async () => {
+  const out = join(root, "diverged");
+  const { signal, listener } = stopAfter(2);
+  await startRun(out, config(), signal, listener);
+  const good = await readFile(join(out, "state.bin"));
+  const record = JSON.parse(await readFile(join(out, "config.json"), "utf8"));
+  record.config.learningRate = 1e30;
+  await writeFile(join(out, "config.json"), JSON.stringify(record));
+  // A save is due at every step: the one between the bad update and the loss that shows it, too.
+  const resumed = resumeRun(out, { saveEvery: 1e-9, evalEvery: 100, maxSteps: 9 }, never);
+  await expect(resumed).rejects.toThrow(/step 3: the loss is (NaN|.*Infinity).* try a lower learning rate/);
+  expect((await readFile(join(out, "state.bin"))).equals(good)).toBe(true);
+  const last = resumeRun(out, { evalEvery: 100, maxSteps: 3 }, never);
+  await expect(last).rejects.toThrow(/step 3: the held-out loss at depth \d+ is NaN/);
+  expect((await readFile(join(out, "state.bin"))).equals(good)).toBe(true);
+  expect(existsSync(join(out, "checkpoint"))).toBe(false);
 });
 
 test("a saved state can be exported before the run is done", async () => {

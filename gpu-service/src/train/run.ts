@@ -196,24 +196,24 @@ async function train(
     await folder.forgetFrom(state.step);
     const started = Date.now();
     let saved = Date.now();
+    const first = state.step;
     let outOfTime = false;
     while (state.step < steps && !signal.aborted && !outOfTime) {
       if (state.step % config.evalEvery === 0) await evaluate();
       const { tokens, seconds } = state;
-      const result = await trainer.step();
+      const due = state.step > first && Date.now() - saved > config.saveEvery * 60_000;
+      const result = await trainer.step(due ? save : undefined);
+      if (due) saved = Date.now();
       const tokensPerSecond = (state.tokens - tokens) / (state.seconds - seconds);
       await folder.log(stepLine(result, tokensPerSecond));
       listener.onStep?.({ ...result, steps, tokensPerSecond });
-      if (Date.now() - saved > config.saveEvery * 60_000) {
-        await save();
-        saved = Date.now();
-      }
       outOfTime = config.maxMinutes !== undefined && Date.now() - started > config.maxMinutes * 60_000;
     }
-    await save();
     const complete = state.step >= steps || outOfTime;
+    // Before it is saved: a state whose loss is no number must not replace a good one.
+    if (complete) await evaluate();
+    await save();
     if (!complete) return { step: state.step, steps, checkpoint: undefined };
-    await evaluate();
     const parameters = await trainer.trainedParameters();
     await exportRun(folder.checkpointPath, { base, exits, parameters, config, step: state.step });
     return { step: state.step, steps, checkpoint: folder.checkpointPath };

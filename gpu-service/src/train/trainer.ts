@@ -115,9 +115,14 @@ export class Trainer {
     return maxSteps ?? Math.max(1, Math.ceil((epochs * this.#batchesPerEpoch) / accumulation));
   }
 
-  /** Makes one step. @throws TrainError when the loss is no number; the state is as before the step then. */
-  async step(): Promise<StepResult> {
-    const started = performance.now();
+  /**
+   * Makes one step.
+   * @param onSound called when the loss and gradient of the present state are known to be numbers, before it changes:
+   *   the moment to save it
+   * @throws TrainError when the loss is no number; the state is as before the step then.
+   */
+  async step(onSound?: () => Promise<void>): Promise<StepResult> {
+    let started = performance.now();
     const { config, state } = { config: this.#config, state: this.state };
     const { step } = state;
     const random = randomStream(config.seed, EXIT_STREAM, step);
@@ -160,6 +165,10 @@ export class Trainer {
         `step ${step}: the loss is ${loss} and its gradient's norm ${norm}; try a lower learning rate`,
       );
     }
+    const found = performance.now();
+    await onSound?.();
+    // Saving is not training.
+    started += performance.now() - found;
     const rate = learningRate(config.learningRate, step, {
       kind: config.schedule,
       warmup: config.warmup,
@@ -174,7 +183,10 @@ export class Trainer {
     return { step, epoch, loss, exits: sums, learningRate: rate, gradientNorm: norm, tokens };
   }
 
-  /** Measures every exit on the first `evalRecords` held-out records. */
+  /**
+   * Measures every exit on the first `evalRecords` held-out records.
+   * @throws TrainError when a loss is no number.
+   */
   async evaluate(): Promise<HeldOutScore[]> {
     const examples = this.#data.heldOut.slice(0, this.#config.evalRecords);
     const sums = this.#exits.map((depth) => ({ depth, targets: 0, loss: 0, correct: 0, agreed: 0 }));
@@ -192,6 +204,12 @@ export class Trainer {
       }
     }
     if (examples.length === 0) return [];
+    const broken = sums.find(({ loss }) => !Number.isFinite(loss));
+    if (broken) {
+      throw new TrainError(
+        `step ${this.state.step}: the held-out loss at depth ${broken.depth} is ${broken.loss}; try a lower learning rate`,
+      );
+    }
     return sums.map(({ depth, targets, loss, correct, agreed }) => ({
       depth,
       loss: loss / targets,

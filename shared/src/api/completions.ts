@@ -33,7 +33,11 @@ const Sampling = {
     .min(-(2 ** 53) + 1)
     .max(2 ** 53 - 1)
     .nullish(),
-  stop: z.union([z.string().min(1).max(256), z.array(z.string().min(1).max(256)).max(16)]).nullish(),
+  stop: z
+    .union([z.string().min(1).max(256), z.array(z.string().min(1).max(256)).max(16)], {
+      error: "must be a text of 1 to 256 characters, or a list of at most 16 of them",
+    })
+    .nullish(),
   stream: z.boolean().nullish(),
   stream_options: z.object({ include_usage: z.boolean().optional() }).nullish(),
   n: z.literal(1, { error: "must be 1: one choice per request" }).nullish(),

@@ -5,6 +5,9 @@ import type { ExportDtype } from "./dtype.ts";
 export function exportCard(manifest: Manifest, dtype: ExportDtype): string {
   const { name, architecture: a, exits, provenance, quantization: q } = manifest;
   const license = provenance.license ?? "";
+  const heads = manifest.exit_heads ?? [];
+  const dropped =
+    heads.length === 0 ? "" : ` The own heads of the exits ${heads.join(", ")} are left out: it knows one head.`;
   const stored = [...new Set([q.layers, q.embedding, ...(a.tied ? [] : [q.head])])].join(", ");
   return `---
 license: ${/^[a-z0-9._-]+$/i.test(license) ? license : "other"}
@@ -19,7 +22,7 @@ A LLaMA model of ${a.layers} layers, written from a nested checkpoint that store
 - Licence: ${license || "not stated by the source"}
 - Notes: ${provenance.notes ?? "none"}
 
-transformers runs all ${a.layers} layers. The exits of the nested checkpoint are ${exits.join(", ")}; to get it back:
+transformers runs all ${a.layers} layers.${dropped} The exits of the nested checkpoint are ${exits.join(", ")}; to get it back:
 
     fathom import . --out DIR --exits ${exits.join(",")} --weights fp32
 `;

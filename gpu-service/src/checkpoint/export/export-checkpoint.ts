@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { copyFile, type FileHandle, mkdir, open, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { CheckpointError, isErrno } from "../checkpoint-error.ts";
+import { CheckpointError, isErrno, writingTo } from "../checkpoint-error.ts";
 import { huggingFaceTensors } from "../huggingface/tensor-names.ts";
 import { type Checkpoint, openCheckpoint } from "../open-checkpoint.ts";
 import { readTensorChunks } from "../read-tensor.ts";
@@ -49,9 +49,9 @@ export async function exportCheckpoint(
   const checkpoint = await openCheckpoint(dir);
   const target = resolve(outDir);
   const temporary = join(dirname(target), `.${basename(target)}.partial-${randomBytes(4).toString("hex")}`);
-  await mkdir(temporary, { recursive: true });
+  await writingTo(outDir, () => mkdir(temporary, { recursive: true }));
   try {
-    const result = await write(checkpoint, temporary, options);
+    const result = await writingTo(outDir, () => write(checkpoint, temporary, options));
     signal?.throwIfAborted();
     await requireEmptyTarget(outDir);
     await rename(temporary, target);

@@ -91,7 +91,8 @@ function permute(bytes: Uint8Array, shape: number[], heads: number): Uint8Array 
   return out;
 }
 
-function ggufName(name: string): string {
+/** llama.cpp's name of a Hugging Face parameter. */
+export function ggufName(name: string): string {
   const renamed = name
     .replace("model.embed_tokens", "token_embd")
     .replace("lm_head", "output")

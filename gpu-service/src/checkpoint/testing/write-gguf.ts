@@ -1,4 +1,4 @@
-import { writeFileSync } from "node:fs";
+import { closeSync, ftruncateSync, openSync, writeSync } from "node:fs";
 
 /** A metadata value with its GGUF type. */
 export type GgufValue =
@@ -13,7 +13,8 @@ export interface GgufTestTensor {
   shape: number[];
   /** Number of the block format. */
   type: number;
-  bytes: Uint8Array;
+  /** A number stands for so many zeros, which take no room on the disk. */
+  bytes: Uint8Array | number;
 }
 
 const TYPE = { u32: 4, i32: 5, f32: 6, bool: 7, string: 8, array: 9, u64: 10 } as const;
@@ -32,16 +33,21 @@ export function writeGguf(
     u64(Object.keys(metadata).length),
   ];
   for (const [key, value] of Object.entries(metadata)) head.push(string(key), ...encode(value));
-  const data: Buffer[] = [];
+  const data: { at: number; bytes: Uint8Array }[] = [];
   let offset = 0;
   for (const [name, { shape, type, bytes }] of Object.entries(tensors)) {
     head.push(string(name), u32(shape.length), ...shape.toReversed().map(u64), u32(type), u64(offset));
-    const padded = Buffer.concat([bytes, Buffer.alloc(padding(bytes.length))]);
-    data.push(padded);
-    offset += padded.length;
+    if (typeof bytes !== "number") data.push({ at: offset, bytes });
+    const length = typeof bytes === "number" ? bytes : bytes.length;
+    offset += length + padding(length);
   }
   const header = Buffer.concat(head);
-  writeFileSync(path, Buffer.concat([header, Buffer.alloc(padding(header.length)), ...data]));
+  const start = header.length + padding(header.length);
+  const file = openSync(path, "w");
+  writeSync(file, header, 0, header.length, 0);
+  for (const { at, bytes } of data) writeSync(file, bytes, 0, bytes.length, start + at);
+  ftruncateSync(file, start + offset);
+  closeSync(file);
 }
 
 function encode(entry: GgufValue): Buffer[] {

@@ -106,12 +106,21 @@ test.each([
   ['{"prompt": "a"}', /line 1: 'completion' /],
   [
     '[{"instruction": "a", "input": "", "output": "b"}, {"instruction": "a", "output": " "}]',
-    /record 1: 'output' is empty/,
+    /data-\d+\.json, line 1 \(record 1\): 'output' is empty/,
   ],
-  ['[{"text": "a"}]', /record 0: has none of messages, instruction, prompt, prompt_tokens/],
-  ['[{"messages": [{"role": "user", "content": "a"}]}]', /record 0: 'messages' the last message must be the assistant/],
-  ['[{"prompt_tokens": [1], "completion_tokens": [320]}]', /record 0: a token id lies outside the vocabulary of 320/],
-  ["[1", /is not JSON/],
+  [
+    '[\n {"instruction": "a\\"]", "output": "b"},\n {"instruction": "a",\n  "output": " "}\n]',
+    /line 3 \(record 1\): 'output' is empty/,
+  ],
+  ['[\n {"prompt": "a",\n  "completion": "b"},\n {"prompt": }\n]', /line 4 \(record 1\): is not JSON/],
+  ['[{"text": "a"}]', /line 1 \(record 0\): has none of messages, instruction, prompt, prompt_tokens/],
+  [
+    '[{"messages": [{"role": "user", "content": "a"}]}]',
+    /record 0\): 'messages' the last message must be the assistant/,
+  ],
+  ['[{"prompt_tokens": [1], "completion_tokens": [320]}]', /record 0\): a token id lies outside the vocabulary of 320/],
+  ["[1", /data-\d+\.json: is not JSON/],
+  ['[{"prompt": "a", "completion": "b"},\n]', /line 2 \(record 1\): is not JSON/],
   ["[]", /there are no records/],
   ['[{"prompt": "a", "completion": "b"}]', /nothing is left to train on/],
 ])("%s is refused by name", async (content, message) => {

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { z } from "zod";
 import { TrainError } from "../train-error.ts";
+import { type ArrayElement, arrayElements } from "./json-array.ts";
 
 const EMPTY = "is empty; --skip-empty leaves such records out";
 const Text = z.string().refine((text) => text.trim() !== "", { error: EMPTY });
@@ -29,7 +30,7 @@ export interface JsonRecordFile {
   records: unknown[];
   /** Of the file's bytes, lower-case hex. */
   sha256: string;
-  /** How errors call a record: `alpaca.json, record 7` or `chat.jsonl, line 8`. */
+  /** How errors call a record: `alpaca.json, line 37 (record 7)` or `chat.jsonl, line 8`. */
   where: (index: number) => string;
 }
 
@@ -49,8 +50,10 @@ export async function readJsonRecords(path: string): Promise<JsonRecordFile> {
   const name = basename(path);
   const text = bytes.toString("utf8");
   const isArray = text.trimStart().startsWith("[");
-  const where = (index: number) => (isArray ? `${name}, record ${index}` : `${name}, line ${index + 1}`);
-  const records = isArray ? parseArray(text, name) : parseLines(text, where);
+  const elements = isArray ? arrayElements(text) : [];
+  const where = (index: number) =>
+    isArray ? `${name}, line ${elements[index]?.line} (record ${index})` : `${name}, line ${index + 1}`;
+  const records = isArray ? parseArray(text, name, elements, where) : parseLines(text, where);
   return { records, sha256: createHash("sha256").update(bytes).digest("hex"), where };
 }
 
@@ -58,7 +61,7 @@ export async function readJsonRecords(path: string): Promise<JsonRecordFile> {
  * Reads a JSON array or JSON lines. Each record is Alpaca's `{instruction, input, output}`, a chat `{messages}`, `{prompt,
  * completion}`, or token ids `{prompt_tokens, completion_tokens}` for a model without a tokenizer.
  * @param skipEmpty leave records out whose instruction or response is blank, rather than refuse the file
- * @throws TrainError that names the file, the line or index, and what is wrong.
+ * @throws TrainError that names the file, the line, and what is wrong.
  */
 export async function readRecords(path: string, skipEmpty: boolean): Promise<RecordFile> {
   const { records: json, sha256, where } = await readJsonRecords(path);
@@ -67,11 +70,27 @@ export async function readRecords(path: string, skipEmpty: boolean): Promise<Rec
   return { records, sha256, where };
 }
 
-function parseArray(text: string, name: string): unknown[] {
+function parseArray(
+  text: string,
+  name: string,
+  elements: readonly ArrayElement[],
+  where: (index: number) => string,
+): unknown[] {
   try {
     return JSON.parse(text) as unknown[];
   } catch (error) {
-    throw new TrainError(`${name}: is not JSON (${error instanceof Error ? error.message : error})`);
+    const broken = elements.findIndex((element) => !isJson(element.text));
+    const reason = `is not JSON (${error instanceof Error ? error.message : error})`;
+    throw new TrainError(broken < 0 ? `${name}: ${reason}` : `${where(broken)}: ${reason}`);
+  }
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -12,6 +12,7 @@ const program = new Command("experiment").description("Trains small models to co
 program
   .command("sorted-vs-sft")
   .description("one small LLaMA with every method: loss and accuracy per exit; writes into gpu-service/experiments")
+  .addHelpText("after", "\nExample:\n  $ npm run experiment -- sorted-vs-sft\n")
   .action(async () => {
     const folder = join(EXPERIMENTS, "sorted-vs-sft");
     await mkdir(folder, { recursive: true });
