@@ -29,9 +29,13 @@ const vitest = join(ROOT, "node_modules/vitest/vitest.mjs");
 const args = [
   vitest,
   "run",
+  // A software driver beside other work takes its time.
+  "--testTimeout=900000",
   "--project",
   "gpu-service",
   "gpu-service/src/engine/parity.test.ts",
+  "gpu-service/src/engine/kv-exactness.test.ts",
+  "gpu-service/src/engine/speculative-decoding.test.ts",
   "gpu-service/src/train/oracle.test.ts",
 ];
 process.exit(spawnSync(process.execPath, args, { cwd: ROOT, env, stdio: "inherit" }).status ?? 1);

@@ -17,6 +17,8 @@ export class EngineRow {
   readonly deadline: number;
   readonly #controller: DraftController | undefined;
   readonly #draftDepth: number;
+  /** Undefined: the controller's choice. */
+  readonly #draftLength: number | undefined;
   #draft: Draft | undefined;
   startedAt: number | undefined;
   prefilledAt: number | undefined;
@@ -32,6 +34,7 @@ export class EngineRow {
     this.deadline = submittedAt + (request.timeoutMs ?? Number.POSITIVE_INFINITY);
     const { policy } = request;
     this.#draftDepth = policy?.type === "speculative" ? policy.draftDepth : 0;
+    this.#draftLength = policy?.type === "speculative" ? policy.draftLength : undefined;
     if (policy?.type === "speculative") {
       this.#controller = new DraftController({ draftDepth: policy.draftDepth, depth: request.depth });
     }
@@ -49,7 +52,7 @@ export class EngineRow {
     if (controller) {
       // A draft that may not be longer than what is still wanted, nor lose its last token to the limit.
       const room = sequence.request.maxTokens - (this.length - sequence.request.prompt.length) - 1;
-      this.#draft ??= { length: Math.min(room, controller.next(live, cost)), tokens: [] };
+      this.#draft ??= { length: Math.min(room, this.#draftLength ?? controller.next(live, cost)), tokens: [] };
       const draft = this.#draft;
       if (draft.tokens.length < draft.length) return new DraftVisit(sequence, draft, this.#draftDepth);
       this.#draft = undefined;

@@ -45,7 +45,9 @@ const policy: fc.Arbitrary<ExitPolicy> = fc.oneof(
       },
     }),
   ),
-  fc.constantFrom(shallowest, second).map((draftDepth): ExitPolicy => ({ type: "speculative", draftDepth })),
+  fc
+    .tuple(fc.constantFrom(shallowest, second), fc.constantFrom({}, { draftLength: 1 }, { draftLength: 5 }))
+    .map(([draftDepth, length]): ExitPolicy => ({ type: "speculative", draftDepth, ...length })),
 );
 const priority: fc.Arbitrary<EnginePriority> = fc.record({
   class: fc.constantFrom("interactive", "batch"),

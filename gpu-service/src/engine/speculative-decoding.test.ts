@@ -28,7 +28,7 @@ describe(`speculative decoding on ${provider}`, () => {
     id,
     prompt,
     depth,
-    policy: { type: "speculative", draftDepth },
+    policy: { type: "speculative", draftDepth, draftLength: 4 },
     sampling: { temperature: 0, topP: 1, seed: 0 },
     maxTokens: 24,
     stopTokenIds: [],
@@ -39,7 +39,7 @@ describe(`speculative decoding on ${provider}`, () => {
     let proposed = 0;
     for (const [p, prompt] of reference.prompts.entries()) {
       for (const shallow of exits.slice(0, -1)) {
-        const policy = { type: "speculative", draftDepth: shallow } as const;
+        const policy = { type: "speculative", draftDepth: shallow, draftLength: 1 + (p % 8) } as const;
         const answer = await collect(engine, request(`greedy-${p}-${shallow}`, prompt, { policy }));
         expect(answer.tokens).toEqual(reference.greedy24[p]?.at(-1));
         expect(answer.layers).toEqual(answer.tokens.map(() => depth));
@@ -59,7 +59,7 @@ describe(`speculative decoding on ${provider}`, () => {
       if (opening === undefined) throw new Error("nothing was decoded");
       // The first token is part of the prompt, so that every run drafts from it.
       const sampling = { temperature: 2, topP: 0.99 };
-      const policy = { type: "speculative", draftDepth: exits.at(-2) ?? 0 } as const;
+      const policy = { type: "speculative", draftDepth: exits.at(-2) ?? 0, draftLength: 3 } as const;
       const longer = [...prompt, opening];
       const [first] = await engine.probe(longer, [depth]);
       const p1 = distribution(first?.logits ?? new Float32Array(0), { ...sampling, seed: 0 });

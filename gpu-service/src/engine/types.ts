@@ -18,8 +18,11 @@ export type ExitPolicy =
   | { type: "fixed" }
   /** A token stops at the first exit whose top probability reaches the exit's threshold; exits without one are passed. */
   | { type: "confidence"; thresholds: Readonly<Record<number, number>> }
-  /** Drafts at `draftDepth`, verifies at the request's depth: the output is that of plain decoding there. */
-  | { type: "speculative"; draftDepth: number };
+  /**
+   * Drafts at `draftDepth`, verifies at the request's depth: the output is that of plain decoding there. Without a
+   * `draftLength` drafts are as long as pays.
+   */
+  | { type: "speculative"; draftDepth: number; draftLength?: number };
 
 /** Interactive requests go before batch ones; among equals a weight of 2 gets twice the share of 1. */
 export interface EnginePriority {
@@ -31,7 +34,10 @@ export interface EngineRequest {
   id: string;
   /** Prompt token ids, at least one. */
   prompt: readonly number[];
-  /** Target depth: the exit at which a token is decided at the latest; a member of the exit set. */
+  /**
+   * Target depth: the exit at which a token is decided at the latest; a member of the exit set. The prompt runs to it, so the
+   * first token is always decided there.
+   */
   depth: number;
   /** Confidence only: the shallowest exit at which a token may be decided. Default the shallowest served. */
   minDepth?: number;
@@ -97,6 +103,7 @@ export interface EngineStats {
   /** Bytes of K/V held, the prefix cache's included, and the most that may be. */
   kvBytes: number;
   kvBudgetBytes: number;
+  /** Those of prefixes that no running request holds. */
   prefixCacheBytes: number;
   /** Tokens whose K/V above their exit is not computed yet. */
   pendingRows: number;

@@ -3,6 +3,7 @@ import { Worker } from "node:worker_threads";
 import { ApiError, requireExit } from "@fathom/shared";
 import { EventQueue } from "./event-queue.ts";
 import type { HostMessage, WorkerMessage, WorkerOptions } from "./protocol.ts";
+import { MAX_DRAFT } from "./speculation.ts";
 import type { Engine, EngineEvent, EngineInfo, EngineLoad, EngineRequest, EngineStats, ExitScores } from "./types.ts";
 
 type ProbeResult = { depth: number; logits: Float32Array }[];
@@ -135,6 +136,10 @@ export class WorkerEngine implements Engine {
     if (minDepth !== undefined) requireExit(this.info.exits, minDepth, "fathom.min_depth");
     if (policy?.type !== "speculative") return;
     requireExit(this.info.exits, policy.draftDepth, "fathom.min_depth");
+    const { draftLength = 1 } = policy;
+    if (!Number.isInteger(draftLength) || draftLength < 1 || draftLength > MAX_DRAFT) {
+      throw new ApiError("invalid_request", `a draft has 1 to ${MAX_DRAFT} tokens, not ${draftLength}`);
+    }
     if (policy.draftDepth < depth) return;
     throw new ApiError("invalid_depth", `a draft at ${policy.draftDepth} is not shallower than its target ${depth}`, {
       param: "fathom.min_depth",
