@@ -20,6 +20,7 @@ interface ServeOptions {
   secretFile?: string;
   maxConcurrent?: number;
   maxWaiting?: number;
+  kvMemory?: number;
   drainTimeout: number;
   requestTimeout: number;
 }
@@ -39,6 +40,11 @@ export function registerServeCommand(program: Command): void {
     .option("--secret-file <file>", `file that holds the key (default: the variable ${SECRET_VARIABLE})`)
     .option("--max-concurrent <n>", "requests that run at the same time", wholeNumber(1, 4096))
     .option("--max-waiting <n>", "requests that may wait for their turn", wholeNumber(0, 100_000))
+    .option(
+      "--kv-memory <mib>",
+      "memory for K/V, MiB (default: a quarter of the machine's, at most 2048)",
+      wholeNumber(1, 1_048_576),
+    )
     .option("--request-timeout <seconds>", "longest time for one answer", decimalNumber(0.001, 86_400), 600)
     .option("--drain-timeout <seconds>", "time for running answers after SIGTERM", decimalNumber(0, 86_400), 30)
     .addHelpText("after", "\nExample:\n  $ fathom serve models/smollm2-135m --port 8080 --insecure\n")
@@ -98,13 +104,14 @@ async function serve(dir: string, options: ServeOptions): Promise<void> {
   destination.flushSync();
 }
 
-function engineOptions({ provider, threads, exits, maxConcurrent, maxWaiting }: ServeOptions) {
+function engineOptions({ provider, threads, exits, maxConcurrent, maxWaiting, kvMemory }: ServeOptions) {
   return {
     provider,
     ...(threads === undefined ? {} : { threads }),
     ...(exits === undefined ? {} : { exits }),
     ...(maxConcurrent === undefined ? {} : { maxConcurrent }),
     ...(maxWaiting === undefined ? {} : { maxWaiting }),
+    ...(kvMemory === undefined ? {} : { kvMemory: kvMemory * 2 ** 20 }),
   };
 }
 
