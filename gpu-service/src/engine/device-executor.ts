@@ -5,7 +5,15 @@ import { HEAD } from "../graph/llama-segment.ts";
 import { type RopeTable, ropeTable } from "../graph/rope.ts";
 import type { Executor, ExecutorRow, HeadOutput } from "./executor.ts";
 import { bytesPerRow, type LayerRange } from "./kv-layout.ts";
-import { floats, int64s, loadHeads, type SessionOptions, segmentsOf, sessionOptions } from "./sessions.ts";
+import {
+  deepestWithHead,
+  floats,
+  int64s,
+  loadHeads,
+  type SessionOptions,
+  segmentsOf,
+  sessionOptions,
+} from "./sessions.ts";
 
 /** Masked scores; see batch-feeds.ts. */
 const MASKED = -1e30;
@@ -92,6 +100,10 @@ export class DeviceExecutor implements Executor {
       at += row.count;
     }
     return hidden;
+  }
+
+  headOf(depth: number): number {
+    return deepestWithHead(this.#heads, depth);
   }
 
   async head(depth: number, hidden: Float32Array, withLogits: boolean): Promise<HeadOutput> {

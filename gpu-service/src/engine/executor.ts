@@ -46,6 +46,8 @@ export interface Executor {
    * @returns the residual stream behind the segment, float32 [R, H]
    */
   run(segment: number, rows: readonly ExecutorRow[], input: BigInt64Array | Float32Array): Promise<Float32Array>;
+  /** The deepest exit that goes through the same norm and head: rows of such exits may share a call of `head`. */
+  headOf(depth: number): number;
   /** Norm and head of an exit over the residual stream of R rows, float32 [R, H]. */
   head(depth: number, hidden: Float32Array, withLogits: boolean): Promise<HeadOutput>;
   /** K/V of positions `from` to `to` in the first `depth` layers: float32 [depth, 2, kv_heads, to − from, head_dim]. */

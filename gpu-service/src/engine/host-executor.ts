@@ -8,6 +8,7 @@ import type { KvBank } from "./kv-bank.ts";
 import type { LayerRange } from "./kv-layout.ts";
 import { KvStore } from "./kv-store.ts";
 import {
+  deepestWithHead,
   floats,
   int64s,
   loadHeads,
@@ -97,6 +98,10 @@ export class HostExecutor implements Executor {
     return hidden;
   }
 
+  headOf(depth: number): number {
+    return deepestWithHead(this.#heads, depth);
+  }
+
   async head(depth: number, hidden: Float32Array, withLogits: boolean): Promise<HeadOutput> {
     const session = this.#heads.get(depth);
     if (!session) throw new RangeError(`depth ${depth} is not served`);
@@ -180,15 +185,16 @@ export class HostExecutor implements Executor {
   #store(segment: number, { bank, rows, laneCount, firstLane, positions }: RowGroup, newKv: Float32Array): void {
     const { kv_heads: kvHeads, head_dim: headDim } = this.architecture;
     const { from, to } = this.#range(segment);
+    const fresh = new Float64Array(newKv.buffer, newKv.byteOffset, newKv.length / 2);
     for (let layer = from; layer < to; layer++) {
-      const { keys, values } = bank.layer(segment, layer - from);
+      const { keyPairs, valuePairs } = bank.layer(segment, layer - from);
       for (const { row, lane } of rows) {
         const length = row.count * headDim;
         for (let head = 0; head < kvHeads; head++) {
           const target = bank.offset(lane, head, row.from);
           const block = 2 * (layer - from) * laneCount + lane - firstLane;
-          copy(newKv, (block * kvHeads + head) * positions * headDim, keys, target, length);
-          copy(newKv, ((block + laneCount) * kvHeads + head) * positions * headDim, values, target, length);
+          copy(fresh, (block * kvHeads + head) * positions * headDim, keyPairs, target, length);
+          copy(fresh, ((block + laneCount) * kvHeads + head) * positions * headDim, valuePairs, target, length);
         }
       }
     }
@@ -230,13 +236,17 @@ export class HostExecutor implements Executor {
   }
 }
 
-/** A loop beats `set` on a subarray for the few values of one position. */
-function copy(source: Float32Array, from: number, target: Float32Array, to: number, length: number): void {
+/**
+ * Copies a few values, two at a time, faster than `set` on a subarray makes its views. Offsets and length are multiples of a
+ * head's even size.
+ */
+function copy(source: Float64Array, from: number, target: Float64Array, to: number, length: number): void {
   if (length > 512) {
-    target.set(source.subarray(from, from + length), to);
+    target.set(source.subarray(from / 2, (from + length) / 2), to / 2);
     return;
   }
-  for (let i = 0; i < length; i++) target[to + i] = source[from + i] as number;
+  const [start, end, shift] = [from / 2, (from + length) / 2, (to - from) / 2];
+  for (let i = start; i < end; i++) target[i + shift] = source[i] as number;
 }
 
 function gather<T extends BigInt64Array | Float32Array>(input: T, group: RowGroup, width: number): T {

@@ -6,6 +6,14 @@ import { LaneOrder } from "./lane-order.ts";
 export interface LayerKv {
   keys: Float32Array<ArrayBuffer>;
   values: Float32Array<ArrayBuffer>;
+  /** The same memory, two values at a time. */
+  keyPairs: Float64Array<ArrayBuffer>;
+  valuePairs: Float64Array<ArrayBuffer>;
+}
+
+function layerKv(size: number): LayerKv {
+  const [keys, values] = [new Float32Array(size), new Float32Array(size)];
+  return { keys, values, keyPairs: new Float64Array(keys.buffer), valuePairs: new Float64Array(values.buffer) };
 }
 
 interface SegmentKv {
@@ -29,11 +37,10 @@ export class KvBank {
   constructor({ kv_heads: kvHeads, head_dim: headDim }: Architecture, segments: readonly LayerRange[]) {
     this.#kvHeads = kvHeads;
     this.#headDim = headDim;
-    const empty = () => ({ keys: new Float32Array(0), values: new Float32Array(0) });
     this.#segments = segments.map((range) => ({
       range,
       lanes: 0,
-      layers: Array.from({ length: range.to - range.from }, empty),
+      layers: Array.from({ length: range.to - range.from }, () => layerKv(0)),
     }));
   }
 
@@ -120,10 +127,7 @@ export class KvBank {
       if (!moved && lanes === segment.lanes) continue;
       this.#version++;
       for (const [index, kv] of segment.layers.entries()) {
-        const fresh = {
-          keys: new Float32Array(lanes * lane * stride),
-          values: new Float32Array(lanes * lane * stride),
-        };
+        const fresh = layerKv(lanes * lane * stride);
         for (const id of this.order.ids) {
           const at = this.order.lane(id);
           if (at >= segment.lanes || at >= lanes) continue;

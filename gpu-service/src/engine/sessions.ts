@@ -39,6 +39,14 @@ export async function loadHeads(
   return heads;
 }
 
+/** The deepest exit that shares its head with the one at `depth`. */
+export function deepestWithHead(heads: ReadonlyMap<number, ort.InferenceSession>, depth: number): number {
+  const session = heads.get(depth);
+  let deepest = depth;
+  for (const [other, head] of heads) if (head === session && other > deepest) deepest = other;
+  return deepest;
+}
+
 /** Options of a session whose weights are mapped from the files in `dir`. */
 export function sessionOptions({ dir, provider, threads }: SessionOptions): ort.InferenceSession.SessionOptions {
   return {
