@@ -2,15 +2,14 @@ import { openCheckpoint } from "@fathom/gpu-service/checkpoint/open-checkpoint.t
 import { runVisits } from "@fathom/gpu-service/engine/batch-step.ts";
 import { CostModel } from "@fathom/gpu-service/engine/cost-model.ts";
 import { loadExecutor } from "@fathom/gpu-service/engine/executor.ts";
+import { loadEngine } from "@fathom/gpu-service/engine/load-engine.ts";
 import { Sequence } from "@fathom/gpu-service/engine/sequence.ts";
-import type { Engine } from "@fathom/gpu-service/engine/types.ts";
 import { TokenVisit } from "@fathom/gpu-service/engine/visit.ts";
 import { SECRET, serviceProcess } from "../../service/helpers/service-process.ts";
 import { median } from "../stats.ts";
 import { decodeRate, type Trace, traceAll } from "./runs.ts";
 
 interface HttpCostOptions {
-  engine: Engine;
   dir: string;
   threads: number;
   full: number;
@@ -21,9 +20,10 @@ interface HttpCostOptions {
 
 /** Decode rates of the same batches through the executor alone, the engine, and the service; a row per number of streams. */
 export async function httpCost(options: HttpCostOptions): Promise<string[][]> {
-  const { engine, dir, threads, full, prompts, rounds, tokens } = options;
+  const { dir, threads, full, prompts, rounds, tokens } = options;
   const { manifest } = await openCheckpoint(dir);
   const executor = await loadExecutor({ dir, manifest, exits: manifest.exits, provider: "cpu", threads });
+  const engine = await loadEngine(dir, { threads });
   const service = await serviceProcess(dir, ["--threads", String(threads)]);
   const rows: string[][] = [];
   for (const streams of [1, prompts.length]) {
@@ -52,6 +52,7 @@ export async function httpCost(options: HttpCostOptions): Promise<string[][]> {
     ]);
   }
   await service.stop();
+  await engine.close();
   await executor.close();
   return rows;
 
