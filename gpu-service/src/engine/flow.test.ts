@@ -78,13 +78,19 @@ test("a full queue refuses with the time to wait", async () => {
 
 test("interactive requests overtake batch ones, which end all the same", async () => {
   const order: string[] = [];
-  const run = async (name: "interactive" | "batch", maxTokens: number) => {
-    await collect(engine, request({ priority: { class: name, weight: 1 }, maxTokens }));
-    order.push(name);
+  const interactive = async () => {
+    await collect(engine, request({ maxTokens: 5 }));
+    order.push("interactive");
   };
-  const batch = Array.from({ length: 4 }, () => run("batch", 200));
-  await until(() => engine.stats().running === 4);
-  await Promise.all([...Array.from({ length: 3 }, () => run("interactive", 10)), ...batch]);
+  const started = Array.from({ length: 4 }, () => Promise.withResolvers<void>());
+  const batch = started.map(async ({ resolve }) => {
+    for await (const event of engine.generate(request({ priority: { class: "batch", weight: 1 } }))) {
+      if (event.type === "token") resolve();
+    }
+    order.push("batch");
+  });
+  await Promise.all(started.map(({ promise }) => promise));
+  await Promise.all([...Array.from({ length: 3 }, interactive), ...batch]);
   expect(order.slice(0, 3)).toEqual(["interactive", "interactive", "interactive"]);
   await until(() => engine.stats().preemptions > 0);
 });
