@@ -8,6 +8,7 @@ import { registerImportCommand } from "./import.ts";
 import { registerInspectCommand } from "./inspect.ts";
 import { oneLine, outputClosed, reportError, watchOutput } from "./output.ts";
 import { registerProbeCommand } from "./probe.ts";
+import { registerProfileCommand } from "./profile.ts";
 import { registerPullCommand } from "./pull.ts";
 import { registerQuantizeCommand } from "./quantize.ts";
 import { registerServeCommand } from "./serve.ts";
@@ -30,6 +31,7 @@ registerGenerateCommand(program);
 registerProbeCommand(program);
 registerTrainCommand(program);
 registerCalibrateCommand(program);
+registerProfileCommand(program);
 registerExportCommand(program);
 registerQuantizeCommand(program);
 

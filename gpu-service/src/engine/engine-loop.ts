@@ -312,7 +312,7 @@ export class EngineLoop {
       if (message.type === "probe") {
         this.#post({ type: "probed", id, exits: await probeExits(this.#executor, message.prompt, message.depths) });
       } else {
-        this.#post({ type: "scored", id, exits: await scoreExits(this.#executor, message.tokens, message.from) });
+        this.#post({ type: "scored", id, exits: await scoreExits(this.#executor, message) });
       }
     } catch (error) {
       this.#post({ type: "failed", id, message: error instanceof Error ? error.message : String(error) });

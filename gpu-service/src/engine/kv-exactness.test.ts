@@ -42,7 +42,7 @@ describe.each(["tied", "untied"] as const)(`a %s head, on ${provider}`, (variant
     let early = 0;
     for (const [p, prompt] of reference.prompts.entries()) {
       // Thresholds at which a good part of the tokens leaves at each exit.
-      const scores = await scoreExits(executor, prompt, 0);
+      const scores = await scoreExits(executor, { tokens: prompt, from: 0, withLoss: false });
       const thresholds = Object.fromEntries(
         scores.slice(0, -1).map(({ depth, confidence }) => [depth, confidence.toSorted()[confidence.length >> 1] ?? 1]),
       );

@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import type { Executor } from "./executor.ts";
+import { argmax } from "./sampler.ts";
 import type { ExitScores } from "./types.ts";
 
 /** Positions that run, and rows that go through a head, at a time. */
@@ -22,25 +23,48 @@ export async function probeExits(
   return exits;
 }
 
+export interface ScoreOptions {
+  tokens: readonly number[];
+  /** First position to score. */
+  from: number;
+  withLoss: boolean;
+}
+
 /** What every exit predicts after each of the positions `from` to the last, all of them given. */
-export async function scoreExits(executor: Executor, tokens: readonly number[], from: number): Promise<ExitScores[]> {
-  const size = executor.architecture.hidden_size;
+export async function scoreExits(executor: Executor, { tokens, from, withLoss }: ScoreOptions): Promise<ExitScores[]> {
+  const { hidden_size: size, vocab_size: vocab } = executor.architecture;
   const count = tokens.length - from;
   const scores = executor.segments.map(({ to }) => ({
     depth: to,
     predicted: new Int32Array(count),
     confidence: new Float32Array(count),
+    ...(withLoss ? { loss: new Float32Array(count) } : {}),
   }));
   await runAlone(executor, tokens, executor.segments.at(-1)?.to ?? 0, async (depth, start, hidden) => {
     const skip = Math.max(0, from - start);
     const end = start + hidden.length / size;
     const own = scores.find((exit) => exit.depth === depth);
     if (!own || start + skip >= end) return;
-    const { tokens: predicted, confidence } = await executor.head(depth, hidden.slice(skip * size), false);
-    own.predicted.set(Int32Array.from(predicted, Number), start + skip - from);
-    own.confidence.set(confidence, start + skip - from);
+    const head = await executor.head(depth, hidden.slice(skip * size), withLoss);
+    const at = start + skip - from;
+    own.predicted.set(Int32Array.from(head.tokens, Number), at);
+    own.confidence.set(head.confidence, at);
+    if (!own.loss || !head.logits) return;
+    for (let row = 0; row < head.confidence.length; row++) {
+      const logits = head.logits.subarray(row * vocab, (row + 1) * vocab);
+      own.loss[at + row] = crossEntropy(logits, tokens[start + skip + row + 1]);
+    }
   });
   return scores;
+}
+
+/** −log softmax(logits)[token] in float64. */
+function crossEntropy(logits: Float32Array, token: number | undefined): number {
+  if (token === undefined) return Number.NaN;
+  const max = logits[argmax(logits)] ?? 0;
+  let sum = 0;
+  for (const logit of logits) sum += Math.exp(logit - max);
+  return Math.log(sum) + max - (logits[token] ?? 0);
 }
 
 /** Runs tokens through all segments up to `deepest`, a chunk at a time, and hands out the residual stream at every exit. */

@@ -20,7 +20,7 @@ export type HostMessage =
   /** The reader lags behind, or has caught up. */
   | { type: "pause"; id: string; paused: boolean }
   | { type: "probe"; id: string; prompt: readonly number[]; depths: readonly number[] }
-  | { type: "score"; id: string; tokens: readonly number[]; from: number }
+  | { type: "score"; id: string; tokens: readonly number[]; from: number; withLoss: boolean }
   | { type: "close" };
 
 /** Worker → host. */

@@ -128,6 +128,8 @@ export interface ExitScores {
   predicted: Int32Array;
   /** Its probability. */
   confidence: Float32Array;
+  /** Cross-entropy of the token that follows each position, nats; NaN behind the last one. Only where asked for. */
+  loss?: Float32Array;
 }
 
 export interface EngineInfo {
@@ -155,9 +157,10 @@ export interface Engine {
   probe(prompt: readonly number[], depths: readonly number[]): Promise<{ depth: number; logits: Float32Array }[]>;
   /**
    * What every served exit predicts after each of the positions `from` to the last, all of them given (teacher forcing).
+   * @param withLoss also how probable the tokens that follow are; takes longer
    * @throws ApiError as `generate` does for the prompt
    */
-  score(tokens: readonly number[], from: number): Promise<ExitScores[]>;
+  score(tokens: readonly number[], from: number, withLoss?: boolean): Promise<ExitScores[]>;
   load(): EngineLoad;
   /** At most a quarter of a second old. */
   stats(): EngineStats;

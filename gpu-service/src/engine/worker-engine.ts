@@ -90,7 +90,7 @@ export class WorkerEngine implements Engine {
     return result.promise;
   }
 
-  score(tokens: readonly number[], from: number): Promise<ExitScores[]> {
+  score(tokens: readonly number[], from: number, withLoss = false): Promise<ExitScores[]> {
     this.#requireRunning();
     this.#checkPrompt(tokens, 0);
     if (!Number.isInteger(from) || from < 0 || from >= tokens.length) {
@@ -99,7 +99,7 @@ export class WorkerEngine implements Engine {
     const id = randomUUID();
     const result = Promise.withResolvers<ExitScores[]>();
     this.#scorings.set(id, result);
-    this.#send({ type: "score", id, tokens, from });
+    this.#send({ type: "score", id, tokens, from, withLoss });
     return result.promise;
   }
 
