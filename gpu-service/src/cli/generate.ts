@@ -1,6 +1,6 @@
 import { randomInt, randomUUID } from "node:crypto";
-import { fullDepth, requireExit } from "@fathom/shared";
-import type { Command } from "commander";
+import { ExitPolicyName, type FathomRequest, fullDepth, requireExit } from "@fathom/shared";
+import { type Command, Option } from "commander";
 import type { TextEnd } from "../text/generate-text.ts";
 import type { ServedModel } from "../text/served-model.ts";
 import { interruptible } from "./interruptible.ts";
@@ -10,6 +10,9 @@ const DEFAULT_MAX_TOKENS = 256;
 
 interface GenerateOptions {
   depth?: number;
+  exit: ExitPolicyName;
+  threshold?: number;
+  minDepth?: number;
   maxTokens?: number;
   temperature: number;
   topP: number;
@@ -27,6 +30,11 @@ export function registerGenerateCommand(program: Command): void {
     .argument("<dir>", "checkpoint folder")
     .argument("<prompt>", "what to answer")
     .option("--depth <layers>", "exit to stop at (default: the full depth)", wholeNumber(1, 1024))
+    .addOption(
+      new Option("--exit <policy>", "how a token's depth is decided").choices(ExitPolicyName.options).default("fixed"),
+    )
+    .option("--threshold <p>", "confidence that ends a token early (default: the calibrated ones)", decimalNumber(0, 1))
+    .option("--min-depth <layers>", "shallowest exit of --exit confidence, or the draft's", wholeNumber(1, 1024))
     .option("--max-tokens <n>", `longest answer (default: ${DEFAULT_MAX_TOKENS})`, wholeNumber(1, 1_000_000))
     .option("--temperature <t>", "0 always takes the likeliest token", decimalNumber(0, 2), 0)
     .option("--top-p <p>", "share of the probability to draw from", decimalNumber(0.000001, 1), 1)
@@ -50,6 +58,7 @@ async function generate(dir: string, prompt: string, options: GenerateOptions): 
 
 async function run(model: ServedModel, prompt: string, options: GenerateOptions, signal: AbortSignal): Promise<void> {
   const { generateText } = await import("../text/generate-text.ts");
+  const { choosePolicy } = await import("../http/choose-policy.ts");
   const { manifest, engine, text: textModel } = model;
   if (!textModel) throw new CliError(`${manifest.name} has no tokenizer: a text cannot be made into tokens`);
   const chat = !options.raw && textModel.hasChatTemplate;
@@ -59,6 +68,12 @@ async function run(model: ServedModel, prompt: string, options: GenerateOptions,
     options.depth === undefined
       ? fullDepth(engine.info.exits)
       : requireExit(engine.info.exits, options.depth, "--depth");
+  const { exit, threshold, minDepth } = options;
+  const wish: FathomRequest = {
+    exit,
+    ...(threshold === undefined ? {} : { threshold }),
+    ...(minDepth === undefined ? {} : { min_depth: minDepth }),
+  };
   const events = generateText(
     engine,
     textModel,
@@ -66,6 +81,7 @@ async function run(model: ServedModel, prompt: string, options: GenerateOptions,
       id: randomUUID(),
       prompt: tokens,
       depth,
+      ...choosePolicy(engine.info.exits, wish, depth, manifest),
       sampling: {
         temperature: options.temperature,
         topP: options.topP,
@@ -95,9 +111,11 @@ function print({ finishReason, usage, fathom }: TextEnd, text: string, json: boo
     return;
   }
   const { timing, layers, cost } = fathom;
+  const { draft } = layers;
+  const drafted = draft ? `${draft.accepted} of ${draft.proposed} drafted at ${draft.depth} stand, ` : "";
   process.stdout.write("\n");
   process.stderr.write(
-    `[depth ${fathom.depth}: ${usage.completion_tokens} tokens (${finishReason}), ${layers.mean.toFixed(1)} layers per token, ` +
+    `[depth ${fathom.depth}, ${fathom.exit}: ${usage.completion_tokens} tokens (${finishReason}), ${layers.mean.toFixed(1)} layers per token, ${drafted}` +
       `first token after ${timing.time_to_first_token_ms.toFixed(0)} ms, ` +
       `${timing.tokens_per_second.toFixed(1)} tokens/s, ${cost.layer_tokens} layer-tokens]\n`,
   );
