@@ -177,7 +177,7 @@ test("generate writes the text of the service's answer, and figures beside it", 
   const text = response.choices[0]?.message.content ?? "";
   const plain = await fathom(["generate", checkpoint.dir, "Hi", "--max-tokens", "20"]);
   expect(plain).toMatchObject({ code: 0, stdout: `${text}\n` });
-  expect(plain.stderr).toMatch(/depth 8: 20 tokens \(length\), 8\.0 layers per token.* ms.* tokens\/s/);
+  expect(plain.stderr).toMatch(/depth 8, fixed: 20 tokens \(length\), 8\.0 layers per token.* ms.* tokens\/s/);
   const json = await fathom(["generate", checkpoint.dir, "Hi", "--max-tokens", "20", "--json"]);
   expect(JSON.parse(json.stdout)).toMatchObject({ text, finish_reason: "length", usage: { completion_tokens: 20 } });
   expect(json.stderr).toBe("");
