@@ -4,6 +4,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { MANIFEST_FORMAT, Manifest, type StoredTensor, tensorShapes } from "@fathom/shared";
 import { tensorFormat } from "./check-tensors.ts";
 import { CheckpointError, isErrno, writingTo } from "./checkpoint-error.ts";
+import type { TensorBytes } from "./dequantize.ts";
 import { encodeRows } from "./encode-rows.ts";
 import { MANIFEST_FILE } from "./open-checkpoint.ts";
 import { storedBytes } from "./stored-bytes.ts";
@@ -14,6 +15,15 @@ export type CheckpointHeader = Omit<Manifest, "format" | "version" | "tensors" |
 
 /** A tensor's values: all at once, or as chunks of whole rows. A chunk is used before the next one is asked for. */
 export type TensorValues = Float32Array | Iterable<Float32Array> | AsyncIterable<Float32Array>;
+
+/** A whole tensor in the format that it is stored in. */
+export class EncodedTensor {
+  readonly bytes: TensorBytes;
+
+  constructor(bytes: TensorBytes) {
+    this.bytes = bytes;
+  }
+}
 
 export interface WriterOptions {
   /** Replace an existing checkpoint. A non-empty folder that holds no checkpoint is never replaced. */
@@ -62,11 +72,11 @@ export class CheckpointWriter {
    * @throws RangeError when the number of values is wrong or one of them cannot be stored; CheckpointError when the disk is
    *   full.
    */
-  async writeTensor(name: string, values: TensorValues): Promise<void> {
+  async writeTensor(name: string, values: TensorValues | EncodedTensor): Promise<void> {
     await writingTo(this.#name, () => this.#writeTensor(name, values));
   }
 
-  async #writeTensor(name: string, values: TensorValues): Promise<void> {
+  async #writeTensor(name: string, values: TensorValues | EncodedTensor): Promise<void> {
     const [expected, shape] = this.#shapes[this.#next] ?? [undefined, []];
     if (name !== expected) throw new Error(`tensor '${name}' is out of order: '${expected}' is next`);
     this.#next++;
@@ -83,6 +93,17 @@ export class CheckpointWriter {
     const scales = new Uint8Array(bytes.scales);
     const zeroPoints = new Uint8Array(bytes.zeroPoints);
     let done = 0;
+    if (values instanceof EncodedTensor) {
+      const { data, scales: ownScales = new Uint8Array(0), zeroPoints: ownZeros = new Uint8Array(0) } = values.bytes;
+      if (data.length !== bytes.data || ownScales.length !== scales.length || ownZeros.length !== zeroPoints.length) {
+        throw new RangeError(`tensor '${name}': the encoded bytes do not fit the shape [${shape}]`);
+      }
+      await this.#weights.append(data);
+      scales.set(ownScales);
+      zeroPoints.set(ownZeros);
+      done = total;
+      values = [];
+    }
     for await (const chunk of values instanceof Float32Array ? [values] : values) {
       if (chunk.length % rowLength !== 0 || done + chunk.length > total) {
         throw new RangeError(`tensor '${name}': ${done} + ${chunk.length} values do not fit the shape [${shape}]`);

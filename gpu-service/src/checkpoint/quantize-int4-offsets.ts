@@ -56,7 +56,7 @@ export function quantizeInt4WithOffsets(
 }
 
 /** The step and minimum with the smallest squared error that a small search finds for one block: x ≈ step · q + minimum. */
-class AffineFit {
+export class AffineFit {
   step = 0;
   zeroPoint = 0;
   /** What the zero point leaves of the minimum. */
@@ -70,6 +70,15 @@ class AffineFit {
 
   constructor(block: number) {
     this.#x = new Float64Array(block);
+  }
+
+  get scale(): number {
+    return this.step;
+  }
+
+  /** Code of a value under the pair that was found. */
+  code(value: number): number {
+    return this.step === 0 ? this.zeroPoint : code((value - this.#minimum) / this.step + 0.5);
   }
 
   run(values: Float32Array, start: number): void {

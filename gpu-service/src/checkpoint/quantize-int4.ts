@@ -44,7 +44,7 @@ export function quantizeInt4(values: Float32Array, n: number, k: number, block =
 }
 
 /** Finds scale and zero point of one block at a time; holds the scratch space so that no block allocates. */
-class BlockSearch {
+export class BlockSearch {
   scale = 0;
   zeroPoint = 0;
   readonly #x: Float64Array;
@@ -80,6 +80,14 @@ class BlockSearch {
     this.#score = 0;
     for (let zeroPoint = first; zeroPoint <= last; zeroPoint++) this.#tryZeroPoint(zeroPoint, low, high);
     if (this.#score > 0) this.#refine();
+  }
+
+  /** What the pair leaves to add: nothing. */
+  readonly offset = 0;
+
+  /** Code of a value under the pair that was found. */
+  code(value: number): number {
+    return this.scale === 0 ? this.zeroPoint : code(value / this.scale + this.zeroPoint + 0.5);
   }
 
   /** Writes the block's codes for the pair that was found. */

@@ -2,7 +2,8 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type DepthProfile, type ExitSet, type Manifest, tensorShapes, type WeightFormat } from "@fathom/shared";
 import { CheckpointError } from "./checkpoint-error.ts";
-import { type CheckpointHeader, CheckpointWriter } from "./checkpoint-writer.ts";
+import { type CheckpointHeader, CheckpointWriter, EncodedTensor } from "./checkpoint-writer.ts";
+import type { TensorBytes } from "./dequantize.ts";
 import { checkExits } from "./import-checkpoint.ts";
 import { modelCard } from "./model-card.ts";
 import type { Checkpoint } from "./open-checkpoint.ts";
@@ -15,6 +16,12 @@ export interface RequantizeOptions {
   exits?: readonly number[];
   /** Replace an existing checkpoint. */
   force?: boolean;
+  /** int4 matrices carry an offset per block (see `offsetColumns`). Default: as `weightPlan` says. */
+  offsets?: boolean;
+  /** Encodes a tensor in the new format in a way of its own; undefined leaves it to rounding. */
+  encode?: (name: string, quantization: Manifest["quantization"]) => Promise<TensorBytes | undefined>;
+  /** Said in the provenance. */
+  note?: string;
   /** Called after each tensor with the number of values written so far and in all. */
   onProgress?: (done: number, total: number) => void;
   /** Aborting removes what was written. */
@@ -33,9 +40,9 @@ export async function requantize(
   weights: WeightFormat,
   options: RequantizeOptions = {},
 ): Promise<Manifest> {
-  const { onProgress, signal } = options;
+  const { onProgress, signal, encode } = options;
   signal?.throwIfAborted();
-  const header = newHeader(checkpoint, weights, options.exits);
+  const header = newHeader(checkpoint, weights, options);
   const shapes = [...tensorShapes(header.architecture, header.exit_heads)].map(
     ([name, shape]) => [name, product(shape)] as const,
   );
@@ -44,7 +51,10 @@ export async function requantize(
   try {
     let done = 0;
     for (const [name, values] of shapes) {
-      await writer.writeTensor(name, abortable(readTensorChunks(checkpoint, name), signal));
+      const encoded = await encode?.(name, header.quantization);
+      signal?.throwIfAborted();
+      const stored = encoded ? new EncodedTensor(encoded) : abortable(readTensorChunks(checkpoint, name), signal);
+      await writer.writeTensor(name, stored);
       done += values;
       onProgress?.(done, total);
     }
@@ -58,20 +68,25 @@ export async function requantize(
   }
 }
 
-function newHeader({ dir, manifest }: Checkpoint, weights: WeightFormat, wanted?: readonly number[]): CheckpointHeader {
+function newHeader(
+  { dir, manifest }: Checkpoint,
+  weights: WeightFormat,
+  { exits: wanted, offsets, note: remark }: RequantizeOptions,
+): CheckpointHeader {
   const { name, architecture, tokenizer, provenance, quantization, thresholds, profile } = manifest;
   const exits = wanted === undefined ? manifest.exits : checkExits(dir, wanted, architecture.layers);
   const exitHeads = (manifest.exit_heads ?? []).filter((depth) => exits.includes(depth));
   const measured = profile ? "; the depth profile was measured before" : "";
   const dropped = thresholds ? "; thresholds were dropped, calibrate anew" : "";
-  const note = `re-encoded from ${quantization.layers} to ${weights}${measured}${dropped}`;
+  const note = `re-encoded from ${quantization.layers} to ${weights}${remark ? ` ${remark}` : ""}${measured}${dropped}`;
+  const plan = weightPlan(weights);
   const keptProfile = profile && profileAt(profile, exits);
   return {
     name,
     architecture,
     exits,
     ...(exitHeads.length > 0 ? { exit_heads: exitHeads } : {}),
-    quantization: weightPlan(weights),
+    quantization: plan.offsets === undefined || offsets === undefined ? plan : { ...plan, offsets },
     tokenizer,
     ...(keptProfile ? { profile: keptProfile } : {}),
     provenance: {

@@ -1,13 +1,18 @@
 import { WeightFormat } from "@fathom/shared";
 import { type Command, Option } from "commander";
+import type { PromptTemplate } from "../train/data/encode-record.ts";
 import { interruptible } from "./interruptible.ts";
-import { depthList } from "./output.ts";
+import { depthList, wholeNumber } from "./output.ts";
 
 interface QuantizeOptions {
   out: string;
   weights: WeightFormat;
   exits?: number[];
   force?: boolean;
+  calibrate?: string;
+  calibrationTokens: number;
+  template: PromptTemplate;
+  offsets: boolean;
 }
 
 /** Adds `fathom quantize`. */
@@ -21,6 +26,14 @@ export function registerQuantizeCommand(program: Command): void {
       new Option("--weights <format>", "how to store the matrices").choices(WeightFormat.options).default("int4"),
     )
     .option("--exits <depths>", "depths where the model may stop (default: the checkpoint's)", depthList)
+    .option("--calibrate <file>", "fit int4 layers to records (GPTQ) instead of rounding; held-out ones are left out")
+    .option("--calibration-tokens <n>", "tokens of those records", wholeNumber(1, 10_000_000), 16_384)
+    .addOption(
+      new Option("--template <name>", "how an instruction becomes a prompt")
+        .choices(["alpaca", "chat"])
+        .default("chat"),
+    )
+    .option("--no-offsets", "int4 blocks without an offset: smaller and faster; for weights that were not int4 before")
     .option("--force", "replace the checkpoint in the folder")
     .addHelpText(
       "after",
@@ -29,7 +42,10 @@ export function registerQuantizeCommand(program: Command): void {
     .action(quantize);
 }
 
-async function quantize(dir: string, { out, weights, ...rest }: QuantizeOptions): Promise<void> {
+async function quantize(dir: string, options: QuantizeOptions): Promise<void> {
+  const { out, weights, calibrate, calibrationTokens: tokens, template, offsets, ...rest } = options;
+  const { availableParallelism } = await import("node:os");
+  const { quantizeCalibrated } = await import("../quantize/quantize-checkpoint.ts");
   const { openCheckpoint } = await import("../checkpoint/open-checkpoint.ts");
   const { requantize } = await import("../checkpoint/requantize.ts");
   const { ProgressBar } = await import("./progress-bar.ts");
@@ -37,11 +53,22 @@ async function quantize(dir: string, { out, weights, ...rest }: QuantizeOptions)
   try {
     const { name, lost } = await interruptible("nothing was written", async (signal) => {
       const checkpoint = await openCheckpoint(dir);
-      const manifest = await requantize(checkpoint, out, weights, {
+      const shared = {
         ...rest,
+        ...(offsets ? {} : { offsets }),
         signal,
-        onProgress: (done, total) => bar.update("quantising", done, total),
-      });
+        onProgress: (done: number, total: number) => bar.update("quantising", done, total),
+      };
+      const manifest =
+        calibrate === undefined
+          ? await requantize(checkpoint, out, weights, shared)
+          : await quantizeCalibrated(
+              dir,
+              out,
+              weights,
+              { data: calibrate, template, tokens, threads: availableParallelism() },
+              shared,
+            );
       return { name: manifest.name, lost: checkpoint.manifest.thresholds !== undefined };
     });
     bar.stop();

@@ -92,6 +92,31 @@ export function buildTrainingLayer(a: Architecture, learns: LayerLearns): Partit
   return partition(b.graph(), forwardNodes);
 }
 
+/** Name of the Gram matrix of a matrix's input. */
+export const gramOf = (name: string) => `gram ${name}`;
+
+/**
+ * One decoder layer over a batch without padding, with its weights as inputs, that also says what its matrices are multiplied
+ * with: outputs are `hidden_out` and, per matrix, the Gram matrix xᵀ·x [K, K] of its input over all positions.
+ */
+export function buildGramLayer(a: Architecture): Graph {
+  const b = new GraphBuilder("layer with Gram matrices");
+  const hidden = b.input(TRAINING_LAYER.hidden, "float32", ["B", "S", a.hidden_size]);
+  b.input(TRAINING_LAYER.cos, "float32", ["S", a.head_dim / 2]);
+  b.input(TRAINING_LAYER.sin, "float32", ["S", a.head_dim / 2]);
+  b.input(TRAINING_LAYER.mask, "float32", ["GS", "S"]);
+  b.input("attn_norm", "float32", [a.hidden_size]);
+  b.input("mlp_norm", "float32", [a.hidden_size]);
+  for (const matrix of LAYER_MATRICES) b.input(matrix, "float32", layerMatrixShape(a, matrix));
+  const weights = inputWeights(false, (name, rows) => {
+    const gram = { attributes: { transA: 1 }, domain: MICROSOFT, as: gramOf(name) };
+    b.output(b.node("FusedMatMul", [rows, rows], gram), "float32");
+  });
+  const residual = decoderLayer(b, a, weights, 0, { stream: hidden, delta: undefined }, attendWithinBatch(a));
+  b.output(settle(b, residual, TRAINING_LAYER.hiddenOut), "float32", ["B", "S", a.hidden_size]);
+  return b.graph();
+}
+
 /** The tensors of a layer that get a gradient, without the layer's number. */
 export function learntTensors(learns: LayerLearns): readonly string[] {
   return { nothing: [], matrices: LAYER_TENSORS, adapters: ADAPTER_TENSORS }[learns];
@@ -170,8 +195,11 @@ function emitGradients(b: GraphBuilder, seeds: ReadonlyMap<string, string>, wrt:
   }
 }
 
-/** Weights, with adapters or without, that come in through graph inputs named without the layer's number. */
-function inputWeights(adapted: boolean): LlamaWeights {
+/**
+ * Weights, with adapters or without, that come in through graph inputs named without the layer's number.
+ * @param onInput is told the rows [R, K] that a matrix is multiplied with
+ */
+function inputWeights(adapted: boolean, onInput?: (name: string, rows: string) => void): LlamaWeights {
   const local = (name: string) => name.replace(/^layers\.\d+\./, "");
   return {
     linear: (b, name, x) => {
@@ -180,6 +208,7 @@ function inputWeights(adapted: boolean): LlamaWeights {
         x,
         b.node("Concat", [b.int64s([-1]), lastDim(b, x)], { attributes: { axis: 0 } }),
       ]);
+      onInput?.(local(name), rows);
       const own = matmul(b, rows, local(name));
       const flat = adapted ? b.node("Add", [own, adapterProduct(b, rows, local(name))]) : own;
       const leading = b.node("Shape", [x], { attributes: { end: -1 } });

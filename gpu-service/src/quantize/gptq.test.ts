@@ -1,0 +1,116 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { dequantize } from "../checkpoint/dequantize.ts";
+import { bytesOf } from "../checkpoint/float16.ts";
+import { quantizeInt4 } from "../checkpoint/quantize-int4.ts";
+import { quantizeInt4WithOffsets } from "../checkpoint/quantize-int4-offsets.ts";
+import { randomStream } from "../train/random.ts";
+import { gptq } from "./gptq.ts";
+import { inverseFactor } from "./inverse-factor.ts";
+
+const BLOCK = 32;
+
+function normal(random: () => number): number {
+  return Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
+}
+
+/** Inputs whose features are correlated, as those of a layer are: float64 [rows, k]. */
+function inputs(rows: number, k: number, seed: number): Float64Array {
+  const random = randomStream(seed);
+  const mix = Float64Array.from({ length: k * k }, () => normal(random) / Math.sqrt(k));
+  const x = new Float64Array(rows * k);
+  for (let r = 0; r < rows; r++) {
+    const source = Float64Array.from({ length: k }, (_, i) => normal(random) * (i < k / 4 ? 4 : 0.3));
+    for (let i = 0; i < k; i++) {
+      let sum = 0;
+      for (let j = 0; j < k; j++) sum += (mix[i * k + j] ?? 0) * (source[j] ?? 0);
+      x[r * k + i] = sum;
+    }
+  }
+  return x;
+}
+
+function gramOf(x: Float64Array, k: number): Float64Array {
+  const gram = new Float64Array(k * k);
+  for (let r = 0; r < x.length / k; r++) {
+    for (let i = 0; i < k; i++) {
+      for (let j = 0; j < k; j++) gram[i * k + j] = (gram[i * k + j] ?? 0) + (x[r * k + i] ?? 0) * (x[r * k + j] ?? 0);
+    }
+  }
+  return gram;
+}
+
+/** Σ (x·(w − q))² over all rows of x and of the matrices. */
+function error(x: Float64Array, w: Float32Array, q: Float32Array, k: number): number {
+  let sum = 0;
+  for (let r = 0; r < x.length / k; r++) {
+    for (let row = 0; row < w.length / k; row++) {
+      let difference = 0;
+      for (let i = 0; i < k; i++) difference += (x[r * k + i] ?? 0) * ((w[row * k + i] ?? 0) - (q[row * k + i] ?? 0));
+      sum += difference ** 2;
+    }
+  }
+  return sum;
+}
+
+const [n, k] = [24, 96];
+const random = randomStream(7);
+const weights = Float32Array.from({ length: n * k }, () => normal(random) * 0.05);
+
+test("U of the inverse factor gives Uᵀ·U = (H + damping)⁻¹", () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 24 }), fc.nat(), (size, seed) => {
+      const gram = gramOf(inputs(size + 3, size, seed), size);
+      const u = inverseFactor(gram, size, 0.01);
+      const trace = Array.from({ length: size }, (_, i) => gram[i * size + i] ?? 0).reduce((a, b) => a + b, 0);
+      const extra = (0.01 * trace) / size;
+      for (let i = 0; i < size; i++) {
+        for (let j = 0; j < i; j++) expect(u[i * size + j]).toBe(0);
+        for (let j = 0; j < size; j++) {
+          // Row i of UᵀU times column j of H + damping is the identity.
+          let sum = 0;
+          for (let m = 0; m < size; m++) {
+            let inverse = 0;
+            for (let p = 0; p <= Math.min(i, m); p++) inverse += (u[p * size + i] ?? 0) * (u[p * size + m] ?? 0);
+            sum += inverse * ((gram[m * size + j] ?? 0) + (m === j ? extra : 0));
+          }
+          expect(sum).toBeCloseTo(i === j ? 1 : 0, 2);
+        }
+      }
+    }),
+    { numRuns: 40 },
+  );
+});
+
+test.each([false, true])("products with the inputs change less than by rounding (offsets: %s)", (offsets) => {
+  const x = inputs(400, k, 3);
+  const { values } = gptq(weights, n, k, inverseFactor(gramOf(x, k), k, 0.01), { block: BLOCK, offsets });
+  const rounded = gptq(weights, n, k, inverseFactor(identity(k), k, 0), { block: BLOCK, offsets }).values;
+  expect(error(x, weights, values, k)).toBeLessThan(0.6 * error(x, weights, rounded, k));
+});
+
+test.each([false, true])(
+  "inputs that have nothing to do with each other leave plain rounding (offsets: %s)",
+  (offsets) => {
+    const { bytes } = gptq(weights, n, k, inverseFactor(identity(k), k, 0), { block: BLOCK, offsets });
+    const plain = (offsets ? quantizeInt4WithOffsets : quantizeInt4)(weights, n, k, BLOCK);
+    expect(bytes.data).toEqual(plain.data);
+    expect(bytes.scales).toEqual(bytesOf(plain.scales));
+    expect(bytes.zeroPoints).toEqual(plain.zeroPoints);
+  },
+);
+
+test("the bytes stand for the values", () => {
+  const x = inputs(200, k, 5);
+  const { bytes, values } = gptq(weights, n, k, inverseFactor(gramOf(x, k), k, 0.01), { block: BLOCK, offsets: false });
+  const quantization = { layers: "int4", embedding: "int8", head: "int8", block_size: BLOCK } as const;
+  expect(dequantize("int4", [n, k], bytes, quantization)).toEqual(values);
+});
+
+test("a Gram matrix that cannot be inverted is refused", () => {
+  expect(() => inverseFactor(Float64Array.of(1, 2, 2, 1), 2, 0)).toThrow(/not positive definite/);
+});
+
+function identity(size: number): Float64Array {
+  return Float64Array.from({ length: size * size }, (_, i) => (i % (size + 1) === 0 ? 1 : 0));
+}
