@@ -11,6 +11,7 @@ test("a prompt is found in every set's own field", () => {
   expect(one({ instruction: "Add.", input: "1, 2", output: "3" })).toEqual(text("Add.\n\n1, 2"));
   expect(one({ instruction: "Hello.", input: "", output: "" })).toEqual(text("Hello."));
   expect(one({ instruction: "Mend.", instances: [{ input: "teh", output: "the" }] })).toEqual(text("Mend.\n\nteh"));
+  expect(one({ instruction: " ", input: "Alone" })).toEqual(text("Alone"));
   expect(one({ context: "Question: Q?\nAnswer:", answer: "A" })).toEqual(text("Question: Q?\nAnswer:"));
   expect(
     one({
@@ -41,6 +42,7 @@ test.each([
   ['[{"prompt": "a"}, {"prompt": " "}]', "x, record 1: 'prompt' is empty"],
   ['[{"output": "a"}]', "x, record 0: has none of messages, "],
   ['{"messages": [{"role": "assistant", "content": "a"}]}', "x, line 1: has nothing but answers"],
+  ['{"instruction": "", "input": " "}', "x, line 1: 'instruction' is empty"],
   ["[]", "x: there are no prompts"],
   ["", "x, line 1: is empty"],
 ])("%j is refused with its place", (content, message) => {

@@ -15,8 +15,15 @@ export class PromptError extends Error {
 
 const Text = z.string().refine((text) => text.trim() !== "", { error: "is empty" });
 const text = (value: string): BenchPrompt => ({ kind: "text", text: value });
-const withInput = (instruction: string, input: string): BenchPrompt =>
-  text(input.trim() === "" ? instruction : `${instruction}\n\n${input}`);
+
+const Instructed = z.object({ instruction: z.string(), input: z.string().default("") });
+
+/** The instruction and its input, whichever are there. */
+function instructed({ instruction, input }: z.infer<typeof Instructed>, context: z.RefinementCtx): BenchPrompt {
+  const parts = [instruction, input].filter((part) => part.trim() !== "");
+  if (parts.length === 0) context.addIssue({ code: "custom", message: "is empty", path: ["instruction"] });
+  return text(parts.join("\n\n"));
+}
 
 /** By the field that tells the format. Only what a request needs is read: training's readers ask for answers too. */
 const FORMATS: Record<string, z.ZodType<BenchPrompt>> = {
@@ -27,12 +34,12 @@ const FORMATS: Record<string, z.ZodType<BenchPrompt>> = {
   }),
   // Self-Instruct 252
   instances: z
-    .object({ instruction: Text, instances: z.array(z.object({ input: z.string() })).min(1) })
-    .transform(({ instruction, instances }) => withInput(instruction, instances[0]?.input ?? "")),
+    .object({ instruction: z.string(), instances: z.array(z.object({ input: z.string() })).min(1) })
+    .transform(({ instruction, instances }, context) =>
+      instructed({ instruction, input: instances[0]?.input ?? "" }, context),
+    ),
   // Alpaca, PandaLM
-  instruction: z
-    .object({ instruction: Text, input: z.string().default("") })
-    .transform(({ instruction, input }) => withInput(instruction, input)),
+  instruction: Instructed.transform(instructed),
   // WizardLM 218
   Instruction: z.object({ Instruction: Text }).transform(({ Instruction }) => text(Instruction)),
   // ShareGPT
