@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { createRequire } from "node:module";
 import { Command } from "commander";
+import { registerBenchCommand } from "./bench.ts";
 import { registerExportCommand } from "./export.ts";
 import { registerGenerateCommand } from "./generate.ts";
 import { registerImportCommand } from "./import.ts";
@@ -27,6 +28,7 @@ registerInspectCommand(program);
 registerServeCommand(program);
 registerGenerateCommand(program);
 registerProbeCommand(program);
+registerBenchCommand(program);
 registerTrainCommand(program);
 registerExportCommand(program);
 registerQuantizeCommand(program);
