@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { createRequire } from "node:module";
 import { Command } from "commander";
+import { registerBenchCommand } from "./bench.ts";
 import { registerCalibrateCommand } from "./calibrate.ts";
 import { registerExportCommand } from "./export.ts";
 import { registerGenerateCommand } from "./generate.ts";
@@ -29,6 +30,7 @@ registerInspectCommand(program);
 registerServeCommand(program);
 registerGenerateCommand(program);
 registerProbeCommand(program);
+registerBenchCommand(program);
 registerTrainCommand(program);
 registerCalibrateCommand(program);
 registerProfileCommand(program);
