@@ -19,6 +19,8 @@ export interface WorkerEngineOptions {
 interface Stream {
   queue: EventQueue<EngineEvent>;
   stall: NodeJS.Timeout | undefined;
+  /** Stops listening to the request's signal: Node keeps a combined signal alive for as long as somebody listens. */
+  unlisten: () => void;
 }
 
 /** The host's side of the engine: checks requests, passes them to the worker thread and hands its events out. */
@@ -72,10 +74,11 @@ export class WorkerEngine implements Engine {
       onReturn: () => this.#send({ type: "cancel", id }),
       onPause: (paused) => this.#pause(id, paused),
     });
-    this.#streams.set(id, { queue, stall: undefined });
+    const onAbort = () => this.#send({ type: "cancel", id });
+    this.#streams.set(id, { queue, stall: undefined, unlisten: () => signal?.removeEventListener("abort", onAbort) });
     this.#send({ type: "generate", request, submittedAt: performance.timeOrigin + performance.now() });
-    if (signal?.aborted) this.#send({ type: "cancel", id });
-    else signal?.addEventListener("abort", () => this.#send({ type: "cancel", id }), { once: true });
+    if (signal?.aborted) onAbort();
+    else signal?.addEventListener("abort", onAbort, { once: true });
     return queue;
   }
 
@@ -223,7 +226,9 @@ export class WorkerEngine implements Engine {
   }
 
   #end(id: string): void {
-    clearTimeout(this.#streams.get(id)?.stall);
+    const stream = this.#streams.get(id);
+    clearTimeout(stream?.stall);
+    stream?.unlisten();
     this.#streams.delete(id);
   }
 

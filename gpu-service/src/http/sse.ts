@@ -33,7 +33,8 @@ export function sseStream(events: AsyncIterable<Uint8Array>, options: SseOptions
   const { signal, onDisconnect, bufferBytes = BUFFER_BYTES, stallMs = STALL_MS } = options;
   let open = true;
   let room = Promise.withResolvers<void>();
-  signal.addEventListener("abort", () => room.resolve(), { once: true });
+  const onAbort = () => room.resolve();
+  signal.addEventListener("abort", onAbort, { once: true });
 
   const drop = (controller: ReadableStreamDefaultController<Uint8Array>): void => {
     open = false;
@@ -59,6 +60,9 @@ export function sseStream(events: AsyncIterable<Uint8Array>, options: SseOptions
       if (open) controller.close();
     } catch (error) {
       if (open) controller.error(error);
+    } finally {
+      // Node keeps a combined signal alive for as long as somebody listens.
+      signal.removeEventListener("abort", onAbort);
     }
   };
   return new ReadableStream(
