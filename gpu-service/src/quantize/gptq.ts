@@ -1,8 +1,8 @@
 /// <reference lib="esnext.float16" />
 import type { TensorBytes } from "../checkpoint/dequantize.ts";
 import { bytesOf } from "../checkpoint/float16.ts";
-import { BlockSearch, quantizeInt4 } from "../checkpoint/quantize-int4.ts";
-import { AffineFit } from "../checkpoint/quantize-int4-offsets.ts";
+import { BlockSearch } from "../checkpoint/quantize-int4.ts";
+import { AffineFit, quantizeInt4WithOffsets } from "../checkpoint/quantize-int4-offsets.ts";
 import { blocksPerRow } from "../checkpoint/stored-bytes.ts";
 
 export interface GptqOptions {
@@ -27,10 +27,17 @@ interface BlockFit {
   code(value: number): number;
 }
 
+/** The four-bit grid of a row's offsets, as `quantizeInt4` stores them behind the row. */
+interface OffsetGrid {
+  scale: number;
+  zeroPoint: number;
+}
+
 /**
  * Quantises [n, k] row-major values to int4, column by column, and takes the error of every column into account in those that
  * follow, so that the products with the inputs behind `factor` change least (GPTQ, Frantar et al. 2023, algorithm 1). A block's
- * scale and zero point are chosen when its first column comes, from what the weights have become by then.
+ * scale and zero point are chosen when its first column comes, from what the weights have become by then; its offset is rounded
+ * as stored before its codes are chosen, on the grid that plain rounding finds for the row, so that the codes make up for it too.
  * @param factor U of `inverseFactor` for the inputs' Gram matrix, [k, k]
  */
 export function gptq(
@@ -43,19 +50,25 @@ export function gptq(
   const inner = blocksPerRow(k, block);
   const withOffsets = offsets && k % block === 0;
   const packer = new Packer(n, k, block, withOffsets);
-  const fit: BlockFit = withOffsets ? new AffineFit(block) : new BlockSearch(block);
+  const affine = withOffsets ? new AffineFit(block) : undefined;
+  const fit: BlockFit = affine ?? new BlockSearch(block);
   const result = new Float32Array(n * k);
   const w = new Float32Array(k);
   const errors = new Float64Array(block);
-  const offsetsOfRow = new Float32Array(inner);
   for (let row = 0; row < n; row++) {
     w.set(values.subarray(row * k, (row + 1) * k));
+    const grids = affine ? offsetGrids(w, k, block) : [];
     for (let b = 0; b < inner; b++) {
       const start = b * block;
       const end = Math.min(k, start + block);
       fit.run(w, start, end - start);
+      const grid = grids[Math.floor(b / block)];
+      if (affine && grid) {
+        const code = nearestCode(fit.offset, grid);
+        packer.offset(row, b, code, grid);
+        affine.settle((code - grid.zeroPoint) * grid.scale);
+      }
       packer.block(row, b, fit);
-      offsetsOfRow[b] = fit.offset;
       for (let j = start; j < end; j++) {
         const value = w[j] as number;
         const code = fit.code(value);
@@ -75,9 +88,22 @@ export function gptq(
         for (let m = end, u = j * k + end; m < k; m++, u++) w[m] = (w[m] as number) - error * (factor[u] as number);
       }
     }
-    if (withOffsets) packer.offsets(row, offsetsOfRow);
   }
   return { bytes: packer.bytes(), values: result };
+}
+
+/** The grids that plain rounding gives a row's offsets, one for every `block` of them. */
+function offsetGrids(row: Float32Array, k: number, block: number): OffsetGrid[] {
+  const inner = blocksPerRow(k, block);
+  const { scales, zeroPoints } = quantizeInt4WithOffsets(row, 1, k, block);
+  return Array.from({ length: blocksPerRow(inner, block) }, (_, i) => {
+    const at = inner + i;
+    return { scale: scales[at] ?? 0, zeroPoint: ((zeroPoints[at >> 1] ?? 0) >> ((at & 1) * 4)) & 15 };
+  });
+}
+
+function nearestCode(value: number, { scale, zeroPoint }: OffsetGrid): number {
+  return scale === 0 ? zeroPoint : Math.max(0, Math.min(15, Math.floor(value / scale + zeroPoint + 0.5)));
 }
 
 /** Puts codes, scales and zero points where `quantizeInt4` and `quantizeInt4WithOffsets` would. */
@@ -111,13 +137,16 @@ class Packer {
     this.#set(row * this.#blocks * this.#block + column, code);
   }
 
-  offsets(row: number, values: Float32Array): void {
-    const tail = quantizeInt4(values, 1, this.#inner, this.#block);
-    this.#data.set(tail.data, ((row * this.#blocks + this.#inner) * this.#block) / 2);
-    this.#scales.set(tail.scales, row * this.#blocks + this.#inner);
-    for (let b = 0; b < this.#blocks - this.#inner; b++) {
-      this.#zeroPoint(row, this.#inner + b, ((tail.zeroPoints[b >> 1] ?? 0) >> ((b & 1) * 4)) & 15);
+  offset(row: number, index: number, code: number, { scale, zeroPoint }: OffsetGrid): void {
+    const first = row * this.#blocks + this.#inner;
+    const block = Math.floor(index / this.#block);
+    if (index % this.#block === 0) {
+      this.#scales[first + block] = scale;
+      this.#zeroPoint(row, this.#inner + block, zeroPoint);
+      // What lies behind the last offset stands for zero.
+      for (let i = 0; i < this.#block; i++) this.#set((first + block) * this.#block + i, zeroPoint);
     }
+    this.#set(first * this.#block + index, code);
   }
 
   bytes(): TensorBytes {
