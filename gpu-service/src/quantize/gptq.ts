@@ -53,16 +53,18 @@ export function gptq(
   const affine = withOffsets ? new AffineFit(block) : undefined;
   const fit: BlockFit = affine ?? new BlockSearch(block);
   const result = new Float32Array(n * k);
-  const w = new Float32Array(k);
+  const w = values.slice();
   const errors = new Float64Array(block);
-  for (let row = 0; row < n; row++) {
-    w.set(values.subarray(row * k, (row + 1) * k));
-    const grids = affine ? offsetGrids(w, k, block) : [];
-    for (let b = 0; b < inner; b++) {
-      const start = b * block;
-      const end = Math.min(k, start + block);
-      fit.run(w, start, end - start);
-      const grid = grids[Math.floor(b / block)];
+  const grids = affine ? offsetGrids(values, n, k, block) : [];
+  const gridsPerRow = blocksPerRow(inner, block);
+  // All rows of a block in turn: its rows of the factor stay in the cache.
+  for (let b = 0; b < inner; b++) {
+    const start = b * block;
+    const end = Math.min(k, start + block);
+    for (let row = 0; row < n; row++) {
+      const first = row * k;
+      fit.run(w, first + start, end - start);
+      const grid = grids[row * gridsPerRow + Math.floor(b / block)];
       if (affine && grid) {
         const code = nearestCode(fit.offset, grid);
         packer.offset(row, b, code, grid);
@@ -70,35 +72,49 @@ export function gptq(
       }
       packer.block(row, b, fit);
       for (let j = start; j < end; j++) {
-        const value = w[j] as number;
+        const value = w[first + j] as number;
         const code = fit.code(value);
         packer.code(row, j, code);
         const stored = (code - fit.zeroPoint) * fit.scale + fit.offset;
-        result[row * k + j] = stored;
+        result[first + j] = stored;
         const error = (value - stored) / (factor[j * k + j] as number);
         errors[j - start] = error;
         for (let m = j + 1, u = j * k + j + 1; m < end; m++, u++) {
-          w[m] = (w[m] as number) - error * (factor[u] as number);
+          w[first + m] = (w[first + m] as number) - error * (factor[u] as number);
         }
       }
-      // The rest of the row, once per block: the factor's rows stay in the cache.
-      for (let j = start; j < end; j++) {
-        const error = errors[j - start] as number;
-        if (error === 0) continue;
-        for (let m = end, u = j * k + end; m < k; m++, u++) w[m] = (w[m] as number) - error * (factor[u] as number);
-      }
+      if (end < k) feedBack(w.subarray(first + end, first + k), errors, factor, start * k + end, k);
     }
   }
   return { bytes: packer.bytes(), values: result };
 }
 
-/** The grids that plain rounding gives a row's offsets, one for every `block` of them. */
-function offsetGrids(row: Float32Array, k: number, block: number): OffsetGrid[] {
+/** Takes the errors of a block, in fours, off the rest of its row; `at` is where in the factor that rest begins. */
+function feedBack(rest: Float32Array, errors: Float64Array, factor: Float32Array, at: number, k: number): void {
+  for (let j = 0; j < errors.length; j += 4) {
+    const [e0 = 0, e1 = 0, e2 = 0, e3 = 0] = [errors[j], errors[j + 1], errors[j + 2], errors[j + 3]];
+    if (e0 === 0 && e1 === 0 && e2 === 0 && e3 === 0) continue;
+    const u0 = at + j * k;
+    const [u1, u2, u3] = [u0 + k, u0 + 2 * k, u0 + 3 * k];
+    for (let m = 0; m < rest.length; m++) {
+      const low = e0 * (factor[u0 + m] as number) + e1 * (factor[u1 + m] as number);
+      const high = e2 * (factor[u2 + m] as number) + e3 * (factor[u3 + m] as number);
+      rest[m] = (rest[m] as number) - (low + high);
+    }
+  }
+}
+
+/** The grids that plain rounding gives every row's offsets, one for every `block` of them. */
+function offsetGrids(values: Float32Array, n: number, k: number, block: number): OffsetGrid[] {
   const inner = blocksPerRow(k, block);
-  const { scales, zeroPoints } = quantizeInt4WithOffsets(row, 1, k, block);
-  return Array.from({ length: blocksPerRow(inner, block) }, (_, i) => {
-    const at = inner + i;
-    return { scale: scales[at] ?? 0, zeroPoint: ((zeroPoints[at >> 1] ?? 0) >> ((at & 1) * 4)) & 15 };
+  const outer = blocksPerRow(inner, block);
+  const { scales, zeroPoints } = quantizeInt4WithOffsets(values, n, k, block);
+  const stride = Math.ceil((inner + outer) / 2);
+  return Array.from({ length: n * outer }, (_, i) => {
+    const row = Math.floor(i / outer);
+    const at = inner + (i % outer);
+    const packed = zeroPoints[row * stride + (at >> 1)] ?? 0;
+    return { scale: scales[row * (inner + outer) + at] ?? 0, zeroPoint: (packed >> ((at & 1) * 4)) & 15 };
   });
 }
 
