@@ -76,6 +76,12 @@ export class AffineFit {
     return this.step;
   }
 
+  /** Takes the offset as it is stored in place of the one that was found; the codes follow it. */
+  settle(offset: number): void {
+    this.offset = offset;
+    this.#minimum = offset - this.zeroPoint * this.step;
+  }
+
   /** Code of a value under the pair that was found. */
   code(value: number): number {
     return this.step === 0 ? this.zeroPoint : code((value - this.#minimum) / this.step + 0.5);

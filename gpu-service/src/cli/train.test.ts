@@ -18,7 +18,9 @@ beforeAll(async () => {
     prompt_tokens: [3 + i, 5],
     completion_tokens: [7, 9 + i, 2],
   }));
-  await writeFile(inRoot("data.jsonl"), records.map((record) => JSON.stringify(record)).join("\n"));
+  const lines = records.map((record) => JSON.stringify(record));
+  await writeFile(inRoot("data.jsonl"), lines.join("\n"));
+  await writeFile(inRoot("fitting.jsonl"), [...lines, ...lines, ...lines].join("\n"));
 });
 
 interface Result {
@@ -61,6 +63,34 @@ test("train, then quantise", async () => {
   const [before, after] = [await openCheckpoint(inRoot("run/checkpoint")), await openCheckpoint(inRoot("int8"))];
   expect(after.manifest.quantization.layers).toBe("int8");
   expect(after.manifest.exits).toEqual(before.manifest.exits);
+});
+
+test.each([
+  [[], true],
+  [["--no-offsets"], false],
+])("quantise to int4 fitted to records %s", async (args, offsets) => {
+  const out = `gptq-${offsets}`;
+  const calibration = ["--calibrate", "fitting.jsonl", "--calibration-tokens", "100"];
+  const { code, stderr, stdout } = await fathom("quantize", "base", "--out", out, ...calibration, ...args);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  expect(stdout).toMatch(new RegExp(`: int4 in ${out}\n$`));
+  const { manifest } = await openCheckpoint(inRoot(out));
+  expect(manifest.quantization).toMatchObject({ layers: "int4", offsets });
+  expect(manifest.provenance.notes).toMatch(/to int4 by GPTQ on \d+ tokens/);
+});
+
+test.each([
+  [["--calibrate", "missing.jsonl"], "missing.jsonl: cannot be read"],
+  [["--calibrate", "empty.jsonl"], "empty.jsonl, line 1: is empty"],
+  [["--calibrate", "data.jsonl", "--weights", "int8"], "calibration is for int4; int8 needs none"],
+  [["--calibrate", "data.jsonl", "--calibration-tokens", "0"], "calibration-tokens"],
+])("quantize refuses %s in one line and writes nothing", async (args, message) => {
+  await writeFile(inRoot("empty.jsonl"), "");
+  const { code, stderr } = await fathom("quantize", "base", "--out", "refused", ...args);
+  expect(code).toBeGreaterThan(0);
+  expect(stderr.trim().split("\n")).toHaveLength(1);
+  expect(stderr).toContain(message);
+  expect(existsSync(inRoot("refused"))).toBe(false);
 });
 
 test("SIGTERM saves and exits 0, and the run can go on", async () => {

@@ -1,3 +1,4 @@
+import type { Manifest } from "@fathom/shared";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { dequantize } from "../checkpoint/dequantize.ts";
@@ -89,27 +90,55 @@ test.each([false, true])("products with the inputs change less than by rounding 
   expect(error(x, weights, values, k)).toBeLessThan(0.6 * error(x, weights, rounded, k));
 });
 
-test.each([false, true])(
-  "inputs that have nothing to do with each other leave plain rounding (offsets: %s)",
-  (offsets) => {
-    const { bytes } = gptq(weights, n, k, inverseFactor(identity(k), k, 0), { block: BLOCK, offsets });
-    const plain = (offsets ? quantizeInt4WithOffsets : quantizeInt4)(weights, n, k, BLOCK);
-    expect(bytes.data).toEqual(plain.data);
-    expect(bytes.scales).toEqual(bytesOf(plain.scales));
-    expect(bytes.zeroPoints).toEqual(plain.zeroPoints);
-  },
-);
+test("inputs that have nothing to do with each other leave plain rounding", () => {
+  const { bytes } = gptq(weights, n, k, inverseFactor(identity(k), k, 0), { block: BLOCK, offsets: false });
+  const plain = quantizeInt4(weights, n, k, BLOCK);
+  expect(bytes.data).toEqual(plain.data);
+  expect(bytes.scales).toEqual(bytesOf(plain.scales));
+  expect(bytes.zeroPoints).toEqual(plain.zeroPoints);
+});
 
-test("the bytes stand for the values", () => {
-  const x = inputs(200, k, 5);
-  const { bytes, values } = gptq(weights, n, k, inverseFactor(gramOf(x, k), k, 0.01), { block: BLOCK, offsets: false });
-  const quantization = { layers: "int4", embedding: "int8", head: "int8", block_size: BLOCK } as const;
-  expect(dequantize("int4", [n, k], bytes, quantization)).toEqual(values);
+test("with such inputs offsets cost nothing: the scales are those of rounding, the codes at least as good", () => {
+  const { bytes, values } = gptq(weights, n, k, inverseFactor(identity(k), k, 0), { block: BLOCK, offsets: true });
+  const plain = quantizeInt4WithOffsets(weights, n, k, BLOCK);
+  expect(bytes.scales).toEqual(bytesOf(plain.scales));
+  expect(bytes.zeroPoints).toEqual(plain.zeroPoints);
+  const rounded = dequantize("int4", [n, k], { ...plain, scales: bytesOf(plain.scales) }, quantization(true));
+  expect(squares(weights, values)).toBeLessThanOrEqual(squares(weights, rounded));
+});
+
+test("weights on a grid of int4 stay as they are", () => {
+  const plain = quantizeInt4(weights, n, k, BLOCK);
+  const onGrid = dequantize("int4", [n, k], { ...plain, scales: bytesOf(plain.scales) }, quantization(false));
+  const factor = inverseFactor(gramOf(inputs(200, k, 9), k), k, 0.01);
+  expect(gptq(onGrid, n, k, factor, { block: BLOCK, offsets: false }).values).toEqual(onGrid);
+});
+
+// 33 blocks have offset columns of more than one block.
+test.each([
+  [k, false],
+  [k, true],
+  [33 * BLOCK, true],
+])("the bytes stand for the values (%i columns, offsets: %s)", (columns, offsets) => {
+  const rows = 3;
+  const w = Float32Array.from({ length: rows * columns }, () => normal(random) * 0.05);
+  const factor = inverseFactor(gramOf(inputs(20, columns, 5), columns), columns, 0.01);
+  const { bytes, values } = gptq(w, rows, columns, factor, { block: BLOCK, offsets });
+  const stored = dequantize("int4", [rows, columns], bytes, quantization(offsets));
+  for (const [i, value] of values.entries()) expect(stored[i]).toBeCloseTo(value, 6);
 });
 
 test("a Gram matrix that cannot be inverted is refused", () => {
   expect(() => inverseFactor(Float64Array.of(1, 2, 2, 1), 2, 0)).toThrow(/not positive definite/);
 });
+
+function quantization(offsets: boolean): Manifest["quantization"] {
+  return { layers: "int4", embedding: "int8", head: "int8", block_size: BLOCK, offsets };
+}
+
+function squares(a: Float32Array, b: Float32Array): number {
+  return a.reduce((sum, value, i) => sum + (value - (b[i] ?? 0)) ** 2, 0);
+}
 
 function identity(size: number): Float64Array {
   return Float64Array.from({ length: size * size }, (_, i) => (i % (size + 1) === 0 ? 1 : 0));

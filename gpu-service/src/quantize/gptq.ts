@@ -1,8 +1,8 @@
 /// <reference lib="esnext.float16" />
 import type { TensorBytes } from "../checkpoint/dequantize.ts";
 import { bytesOf } from "../checkpoint/float16.ts";
-import { BlockSearch, quantizeInt4 } from "../checkpoint/quantize-int4.ts";
-import { AffineFit } from "../checkpoint/quantize-int4-offsets.ts";
+import { BlockSearch } from "../checkpoint/quantize-int4.ts";
+import { AffineFit, quantizeInt4WithOffsets } from "../checkpoint/quantize-int4-offsets.ts";
 import { blocksPerRow } from "../checkpoint/stored-bytes.ts";
 
 export interface GptqOptions {
@@ -27,10 +27,17 @@ interface BlockFit {
   code(value: number): number;
 }
 
+/** The four-bit grid of a row's offsets, as `quantizeInt4` stores them behind the row. */
+interface OffsetGrid {
+  scale: number;
+  zeroPoint: number;
+}
+
 /**
  * Quantises [n, k] row-major values to int4, column by column, and takes the error of every column into account in those that
  * follow, so that the products with the inputs behind `factor` change least (GPTQ, Frantar et al. 2023, algorithm 1). A block's
- * scale and zero point are chosen when its first column comes, from what the weights have become by then.
+ * scale and zero point are chosen when its first column comes, from what the weights have become by then; its offset is rounded
+ * as stored before its codes are chosen, on the grid that plain rounding finds for the row, so that the codes make up for it too.
  * @param factor U of `inverseFactor` for the inputs' Gram matrix, [k, k]
  */
 export function gptq(
@@ -43,41 +50,76 @@ export function gptq(
   const inner = blocksPerRow(k, block);
   const withOffsets = offsets && k % block === 0;
   const packer = new Packer(n, k, block, withOffsets);
-  const fit: BlockFit = withOffsets ? new AffineFit(block) : new BlockSearch(block);
+  const affine = withOffsets ? new AffineFit(block) : undefined;
+  const fit: BlockFit = affine ?? new BlockSearch(block);
   const result = new Float32Array(n * k);
-  const w = new Float32Array(k);
+  const w = values.slice();
   const errors = new Float64Array(block);
-  const offsetsOfRow = new Float32Array(inner);
-  for (let row = 0; row < n; row++) {
-    w.set(values.subarray(row * k, (row + 1) * k));
-    for (let b = 0; b < inner; b++) {
-      const start = b * block;
-      const end = Math.min(k, start + block);
-      fit.run(w, start, end - start);
+  const grids = affine ? offsetGrids(values, n, k, block) : [];
+  const gridsPerRow = blocksPerRow(inner, block);
+  // All rows of a block in turn: its rows of the factor stay in the cache.
+  for (let b = 0; b < inner; b++) {
+    const start = b * block;
+    const end = Math.min(k, start + block);
+    for (let row = 0; row < n; row++) {
+      const first = row * k;
+      fit.run(w, first + start, end - start);
+      const grid = grids[row * gridsPerRow + Math.floor(b / block)];
+      if (affine && grid) {
+        const code = nearestCode(fit.offset, grid);
+        packer.offset(row, b, code, grid);
+        affine.settle((code - grid.zeroPoint) * grid.scale);
+      }
       packer.block(row, b, fit);
-      offsetsOfRow[b] = fit.offset;
       for (let j = start; j < end; j++) {
-        const value = w[j] as number;
+        const value = w[first + j] as number;
         const code = fit.code(value);
         packer.code(row, j, code);
         const stored = (code - fit.zeroPoint) * fit.scale + fit.offset;
-        result[row * k + j] = stored;
+        result[first + j] = stored;
         const error = (value - stored) / (factor[j * k + j] as number);
         errors[j - start] = error;
         for (let m = j + 1, u = j * k + j + 1; m < end; m++, u++) {
-          w[m] = (w[m] as number) - error * (factor[u] as number);
+          w[first + m] = (w[first + m] as number) - error * (factor[u] as number);
         }
       }
-      // The rest of the row, once per block: the factor's rows stay in the cache.
-      for (let j = start; j < end; j++) {
-        const error = errors[j - start] as number;
-        if (error === 0) continue;
-        for (let m = end, u = j * k + end; m < k; m++, u++) w[m] = (w[m] as number) - error * (factor[u] as number);
-      }
+      if (end < k) feedBack(w.subarray(first + end, first + k), errors, factor, start * k + end, k);
     }
-    if (withOffsets) packer.offsets(row, offsetsOfRow);
   }
   return { bytes: packer.bytes(), values: result };
+}
+
+/** Takes the errors of a block, in fours, off the rest of its row; `at` is where in the factor that rest begins. */
+function feedBack(rest: Float32Array, errors: Float64Array, factor: Float32Array, at: number, k: number): void {
+  for (let j = 0; j < errors.length; j += 4) {
+    const [e0 = 0, e1 = 0, e2 = 0, e3 = 0] = [errors[j], errors[j + 1], errors[j + 2], errors[j + 3]];
+    if (e0 === 0 && e1 === 0 && e2 === 0 && e3 === 0) continue;
+    const u0 = at + j * k;
+    const [u1, u2, u3] = [u0 + k, u0 + 2 * k, u0 + 3 * k];
+    for (let m = 0; m < rest.length; m++) {
+      const low = e0 * (factor[u0 + m] as number) + e1 * (factor[u1 + m] as number);
+      const high = e2 * (factor[u2 + m] as number) + e3 * (factor[u3 + m] as number);
+      rest[m] = (rest[m] as number) - (low + high);
+    }
+  }
+}
+
+/** The grids that plain rounding gives every row's offsets, one for every `block` of them. */
+function offsetGrids(values: Float32Array, n: number, k: number, block: number): OffsetGrid[] {
+  const inner = blocksPerRow(k, block);
+  const outer = blocksPerRow(inner, block);
+  const { scales, zeroPoints } = quantizeInt4WithOffsets(values, n, k, block);
+  const stride = Math.ceil((inner + outer) / 2);
+  return Array.from({ length: n * outer }, (_, i) => {
+    const row = Math.floor(i / outer);
+    const at = inner + (i % outer);
+    const packed = zeroPoints[row * stride + (at >> 1)] ?? 0;
+    return { scale: scales[row * (inner + outer) + at] ?? 0, zeroPoint: (packed >> ((at & 1) * 4)) & 15 };
+  });
+}
+
+function nearestCode(value: number, { scale, zeroPoint }: OffsetGrid): number {
+  return scale === 0 ? zeroPoint : Math.max(0, Math.min(15, Math.floor(value / scale + zeroPoint + 0.5)));
 }
 
 /** Puts codes, scales and zero points where `quantizeInt4` and `quantizeInt4WithOffsets` would. */
@@ -111,13 +153,16 @@ class Packer {
     this.#set(row * this.#blocks * this.#block + column, code);
   }
 
-  offsets(row: number, values: Float32Array): void {
-    const tail = quantizeInt4(values, 1, this.#inner, this.#block);
-    this.#data.set(tail.data, ((row * this.#blocks + this.#inner) * this.#block) / 2);
-    this.#scales.set(tail.scales, row * this.#blocks + this.#inner);
-    for (let b = 0; b < this.#blocks - this.#inner; b++) {
-      this.#zeroPoint(row, this.#inner + b, ((tail.zeroPoints[b >> 1] ?? 0) >> ((b & 1) * 4)) & 15);
+  offset(row: number, index: number, code: number, { scale, zeroPoint }: OffsetGrid): void {
+    const first = row * this.#blocks + this.#inner;
+    const block = Math.floor(index / this.#block);
+    if (index % this.#block === 0) {
+      this.#scales[first + block] = scale;
+      this.#zeroPoint(row, this.#inner + block, zeroPoint);
+      // What lies behind the last offset stands for zero.
+      for (let i = 0; i < this.#block; i++) this.#set((first + block) * this.#block + i, zeroPoint);
     }
+    this.#set(first * this.#block + index, code);
   }
 
   bytes(): TensorBytes {
