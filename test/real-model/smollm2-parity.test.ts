@@ -57,17 +57,21 @@ describe.skipIf(GGUF === undefined)("SmolLM2-135M against Hugging Face", () => {
   });
 
   test.each(["int4", "int8"] as const)(
-    "%s: first tokens agree on at least five of six; mean KL to fp32 is small",
+    "%s: first tokens agree but for near ties; mean KL to fp32 is small",
     async (format) => {
       const engine = format === "int4" ? int4 : int8;
       let agreed = 0;
+      /** By how much fp32 prefers its token where the other one won. */
+      const ties: number[] = [];
       const divergence = new Map<number, number>(reference.exits.map((depth) => [depth, 0]));
       for (const { token_ids, exits } of reference.cases) {
         const [exact, quantised] = [
           await fp32.probe(token_ids, reference.exits),
           await engine.probe(token_ids, reference.exits),
         ];
-        if (top1(quantised.at(-1)?.logits ?? new Float32Array()) === exits.at(-1)?.top5[0]) agreed++;
+        const [first, expected] = [top1(quantised.at(-1)?.logits ?? new Float32Array()), exits.at(-1)];
+        if (first === expected?.top5[0]) agreed++;
+        else ties.push((expected?.logits[0] ?? 0) - (expected?.logits[expected.top5.indexOf(first)] ?? 0));
         for (const [e, { depth, logits }] of exact.entries()) {
           const kl = klDivergence(logits, quantised[e]?.logits ?? []);
           divergence.set(depth, (divergence.get(depth) ?? 0) + kl / reference.cases.length);
@@ -77,8 +81,10 @@ describe.skipIf(GGUF === undefined)("SmolLM2-135M against Hugging Face", () => {
       console.log(
         `${format}: ${agreed} of ${reference.cases.length} first tokens agree; mean KL to fp32 in nats by exit: ${report}`,
       );
-      expect(agreed).toBeGreaterThanOrEqual(5);
-      expect(divergence.get(FULL)).toBeLessThan(0.3);
+      // Two of the six prompts are near ties: which token wins changes with the last bits of the activations (wanted: five of six).
+      expect(agreed).toBeGreaterThanOrEqual(4);
+      for (const margin of ties) expect(margin).toBeLessThan(0.25);
+      expect(divergence.get(FULL)).toBeLessThan(0.02);
     },
   );
 });
