@@ -10,6 +10,8 @@ const MAX_ERROR_BYTES = 64 * 1024;
  * a request could meet the closing and count as a failure. There is no retry that would hide real ones.
  */
 const IDLE_MS = 4000;
+const TIMEOUT: Failure = { code: "timeout", message: "the answer took longer than --timeout" };
+const INTERRUPTED: Failure = { code: "interrupted", message: "the run was interrupted" };
 const Models = z.object({ data: z.array(z.object({ id: z.string() })).min(1) });
 
 export interface ClientOptions {
@@ -75,11 +77,16 @@ export class OpenAiClient {
   /** Posts a body and reads the stream that answers it. Never rejects: what goes wrong is part of the exchange. */
   async stream(path: string, body: object, signal: AbortSignal): Promise<Exchange> {
     const bytes = Buffer.from(JSON.stringify(body));
-    const limit = AbortSignal.any([signal, AbortSignal.timeout(this.#options.timeoutMs)]);
+    const limit = new AbortController();
+    const onAbort = () => limit.abort(INTERRUPTED);
+    if (signal.aborted) onAbort();
+    // Not AbortSignal.any: Node keeps a combined signal, and its timeout, long after the request.
+    signal.addEventListener("abort", onAbort, { once: true });
+    const timer = setTimeout(() => limit.abort(TIMEOUT), this.#options.timeoutMs);
     const sentAt = performance.now();
     const exchange: Exchange = { sentAt, endedAt: sentAt, status: null, failure: undefined, reading: undefined };
     try {
-      const response = await this.#post(this.resolve(path), bytes, limit);
+      const response = await this.#post(this.resolve(path), bytes, limit.signal);
       exchange.status = response.statusCode ?? null;
       if (exchange.status === 200 && response.headers["content-type"]?.startsWith("text/event-stream")) {
         exchange.reading = await readStream(response);
@@ -88,7 +95,10 @@ export class OpenAiClient {
         exchange.failure = await readRefusal(response);
       }
     } catch (error) {
-      exchange.failure = explain(error, limit);
+      exchange.failure = limit.signal.aborted ? (limit.signal.reason as Failure) : explain(error);
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", onAbort);
     }
     exchange.endedAt = performance.now();
     return exchange;
@@ -148,13 +158,7 @@ async function readRefusal(response: IncomingMessage): Promise<Failure> {
   return { code: "error", message: text.slice(0, 200) };
 }
 
-function explain(error: unknown, limit: AbortSignal): Failure {
-  if (limit.aborted) {
-    const timedOut = limit.reason instanceof Error && limit.reason.name === "TimeoutError";
-    return timedOut
-      ? { code: "timeout", message: "the answer took longer than --timeout" }
-      : { code: "interrupted", message: "the run was interrupted" };
-  }
+function explain(error: unknown): Failure {
   if (!(error instanceof Error)) return { code: "error", message: String(error) };
   return { code: (error as NodeJS.ErrnoException).code ?? error.name, message: error.message };
 }
