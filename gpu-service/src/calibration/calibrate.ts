@@ -5,7 +5,8 @@ import { CheckpointError } from "../checkpoint/checkpoint-error.ts";
 import { type Checkpoint, openCheckpoint } from "../checkpoint/open-checkpoint.ts";
 import { updateManifest } from "../checkpoint/update-manifest.ts";
 import { weightsHash } from "../checkpoint/weight-files.ts";
-import { loadEngine } from "../engine/load-engine.ts";
+import { contextWithin } from "../engine/kv-layout.ts";
+import { defaultKvMemory, loadEngine } from "../engine/load-engine.ts";
 import type { Engine } from "../engine/types.ts";
 import { TextModel } from "../text/text-model.ts";
 import type { PromptTemplate } from "../train/data/encode-record.ts";
@@ -118,14 +119,16 @@ async function choosePrompts(
   template: PromptTemplate,
   options: CalibrateOptions,
 ): Promise<{ set: PromptSet; prompts: number[][] }> {
-  const { context_length, vocab_size } = manifest.architecture;
-  const maxLength = context_length - options.maxTokens;
+  const { architecture, exits } = manifest;
+  const contextLength = contextWithin(defaultKvMemory(), architecture, fullDepth(exits));
+  const maxLength = contextLength - options.maxTokens;
   if (maxLength < 1) {
     throw new CalibrationError(
-      `--max-tokens ${options.maxTokens} leaves no room in the context of ${context_length} tokens`,
+      `--max-tokens ${options.maxTokens} leaves no room in the context of ${contextLength} tokens`,
     );
   }
-  const set = await readPrompts(options.data, { text, template, all: options.all, maxLength, vocabulary: vocab_size });
+  const vocabulary = architecture.vocab_size;
+  const set = await readPrompts(options.data, { text, template, all: options.all, maxLength, vocabulary });
   const { prompts: wanted = set.prompts.length } = options;
   if (wanted > set.prompts.length) {
     const more = options.all ? "" : " (of records with responses only the held-out ones; --all takes every one)";

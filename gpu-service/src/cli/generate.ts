@@ -63,7 +63,7 @@ async function run(model: ServedModel, prompt: string, options: GenerateOptions,
   if (!textModel) throw new CliError(`${manifest.name} has no tokenizer: a text cannot be made into tokens`);
   const chat = !options.raw && textModel.hasChatTemplate;
   const tokens = await textModel.tokens(chat ? [{ role: "user", content: prompt }] : prompt);
-  const room = engine.info.architecture.context_length - tokens.length;
+  const room = engine.info.contextLength - tokens.length;
   const depth =
     options.depth === undefined
       ? fullDepth(engine.info.exits)

@@ -84,9 +84,15 @@ async function serve(dir: string, options: ServeOptions): Promise<void> {
   });
   if (model) {
     service.ready(model);
-    const { exits, provider, threads } = model.engine.info;
-    logger.info({ event: "ready", url: server.url, model: model.manifest.name, exits, provider, threads }, "ready");
-    process.stdout.write(`Fathom serves ${model.manifest.name} at ${server.url} (exits ${exits.join(", ")})\n`);
+    const { architecture, ...info } = model.engine.info;
+    logger.info({ event: "ready", url: server.url, model: model.manifest.name, ...info }, "ready");
+    if (info.contextLength < architecture.context_length) {
+      logger.warn(
+        { contextLength: info.contextLength, ofModel: architecture.context_length },
+        "the K/V memory holds less than the model's context; --kv-memory gives it more",
+      );
+    }
+    process.stdout.write(`Fathom serves ${model.manifest.name} at ${server.url} (exits ${info.exits.join(", ")})\n`);
   }
   const died = (model?.engine.died ?? new Promise<Error>(() => {})).then((err) => {
     // A service without an engine should be replaced, not drained of requests that it cannot answer.

@@ -1,6 +1,15 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { bankOf, bytesFor, bytesPerRow, type KvNeed, laneCapacity, ROW_STEP, strideFor } from "./kv-layout.ts";
+import {
+  bankOf,
+  bytesFor,
+  bytesPerRow,
+  contextWithin,
+  type KvNeed,
+  laneCapacity,
+  ROW_STEP,
+  strideFor,
+} from "./kv-layout.ts";
 import { SMALL, SMALL_EXITS, SMALL_SEGMENTS } from "./testing/small-architecture.ts";
 
 const rows = fc.integer({ min: 1, max: 5000 });
@@ -47,6 +56,22 @@ test("a sequence alone takes its padded rows in each of its layers and nothing a
   fc.assert(
     fc.property(need, (one) => {
       expect(bytes([one])).toBe(one.depth * strideFor(one.rows) * bytesPerRow(SMALL));
+    }),
+  );
+});
+
+test("the longest sequence that can run fits the budget, and one step more would not", () => {
+  const budget = fc.integer({ min: 0, max: bytes([{ depth: SMALL_EXITS.at(-1) ?? 0, rows: 6000 }]) });
+  fc.assert(
+    fc.property(budget, fc.constantFrom(...SMALL_EXITS), (most, depth) => {
+      if (bytes([{ depth, rows: 1 }]) > most) {
+        expect(() => contextWithin(most, SMALL, depth)).toThrow(`hold no request: at depth ${depth} one takes`);
+        return;
+      }
+      const longest = contextWithin(most, SMALL, depth);
+      expect(bytes([{ depth, rows: longest }])).toBeLessThanOrEqual(most);
+      if (longest < SMALL.context_length) expect(bytes([{ depth, rows: longest + 1 }])).toBeGreaterThan(most);
+      else expect(longest).toBe(SMALL.context_length);
     }),
   );
 });

@@ -43,6 +43,21 @@ export function bytesPerRow({ kv_heads: kvHeads, head_dim: headDim }: Architectu
   return 2 * kvHeads * headDim * Float32Array.BYTES_PER_ELEMENT;
 }
 
+/**
+ * Positions of the longest sequence that can run: the model's context, or what the budget holds of one at `depth` if less.
+ * @param budget bytes
+ * @throws RangeError when it holds none.
+ */
+export function contextWithin(budget: number, a: Architecture, depth: number): number {
+  const bytesPerStep = ROW_STEP * depth * bytesPerRow(a);
+  const rows = ROW_STEP * Math.floor(budget / bytesPerStep);
+  if (rows > 0) return Math.min(rows, a.context_length);
+  const mib = (bytes: number) => `${(bytes / 2 ** 20).toFixed(2)} MiB`;
+  throw new RangeError(
+    `${mib(budget)} of K/V memory hold no request: at depth ${depth} one takes ${mib(bytesPerStep)}`,
+  );
+}
+
 /** Bytes that the lanes of these sequences take, padding included. */
 export function bytesFor(a: Architecture, segments: readonly LayerRange[], needs: Iterable<KvNeed>): number {
   const banks = new Map<number, KvNeed[]>();

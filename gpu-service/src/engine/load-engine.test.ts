@@ -107,6 +107,22 @@ test("refuses what cannot run, by name", () => {
   expect(refusal({ maxTokens: 254 })).toMatchObject({ code: "context_length_exceeded", param: "max_tokens" });
 });
 
+test("takes no request whose K/V alone exceeds the memory for it", async () => {
+  // One position takes 8 layers × (K and V) × 3 heads × 16 values × 4 bytes: 128 positions fit.
+  const small = await loadEngine(checkpoint, { threads: 1, kvMemory: 150 * 3072 });
+  expect(small.info.contextLength).toBe(128);
+  expect(() => small.generate(request({ prompt: new Array(100).fill(1), maxTokens: 29 }))).toThrow(
+    "the context holds 128 tokens; the prompt has 100 and 29 were asked for",
+  );
+  await collect(small.generate(request({ prompt: new Array(100).fill(1), maxTokens: 28 })));
+  await expect.poll(() => small.stats().generatedTokens).toBe(28);
+  expect(small.stats().kvBytes).toBeLessThanOrEqual(small.stats().kvBudgetBytes);
+  await small.close();
+  await expect(loadEngine(checkpoint, { threads: 1, kvMemory: 60 * 3072 })).rejects.toThrow(
+    "0.18 MiB of K/V memory hold no request: at depth 8 one takes 0.19 MiB",
+  );
+});
+
 test("fills the context to its last position", async () => {
   expect(await tokensOf({ maxTokens: 253 })).toHaveLength(253);
 });

@@ -33,7 +33,8 @@ export interface LoadEngineOptions {
 
 /**
  * Opens a nested checkpoint and starts its engine in a worker thread.
- * @throws CheckpointError when the checkpoint is missing, damaged or not LLaMA; RangeError for exits it does not have.
+ * @throws CheckpointError when the checkpoint is missing, damaged or not LLaMA; RangeError for exits it does not have and for
+ *   too little K/V memory.
  */
 export async function loadEngine(dir: string, options: LoadEngineOptions = {}): Promise<Engine> {
   const { manifest } = await openCheckpoint(dir, { verify: options.verify ?? true });

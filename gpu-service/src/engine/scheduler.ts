@@ -151,7 +151,7 @@ export class Scheduler {
   }
 
   #hasRoomFor(row: Row): boolean {
-    // The first one always goes: a request that can never run was refused before.
+    // The first one always goes: the engine takes no request whose K/V alone is above the budget.
     if (this.#running.size === 0) return true;
     return this.#running.size < this.#options.maxRunning && this.#options.fits(this.#needs(row));
   }

@@ -44,7 +44,7 @@ export interface EngineRequest {
   /** Default fixed. */
   policy?: ExitPolicy;
   sampling: SamplingParams;
-  /** Generated tokens at most, ≥ 1; prompt + maxTokens must fit the context. */
+  /** Generated tokens at most, ≥ 1; prompt + maxTokens must fit `EngineInfo.contextLength`. */
   maxTokens: number;
   /** Token ids that end the answer (they are not emitted). */
   stopTokenIds: readonly number[];
@@ -135,6 +135,8 @@ export interface ExitScores {
 export interface EngineInfo {
   architecture: Architecture;
   exits: ExitSet;
+  /** Tokens of prompt and answer together: what the model was made for, or what the K/V budget holds if that is less. */
+  contextLength: number;
   provider: ExecutionProvider;
   threads: number;
 }

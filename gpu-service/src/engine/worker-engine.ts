@@ -150,7 +150,8 @@ export class WorkerEngine implements Engine {
   }
 
   #checkPrompt(prompt: readonly number[], maxTokens: number): void {
-    const { context_length: contextLength, vocab_size: vocabSize } = this.info.architecture;
+    const { contextLength, architecture } = this.info;
+    const { vocab_size: vocabSize } = architecture;
     if (prompt.length === 0) throw new ApiError("invalid_request", "the prompt holds no token", { param: "prompt" });
     const alien = prompt.find((token) => !Number.isInteger(token) || token < 0 || token >= vocabSize);
     if (alien !== undefined) {

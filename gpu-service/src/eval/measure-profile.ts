@@ -42,7 +42,7 @@ export async function measureProfile(dir: string, options: ProfileOptions): Prom
       text,
       endToken: manifest.tokenizer.eos_token_ids[0],
       template: options.template,
-      maxLength: Math.min(MAX_LENGTH, manifest.architecture.context_length - 1),
+      maxLength: Math.min(MAX_LENGTH, engine.info.contextLength - 1),
       vocabulary: manifest.architecture.vocab_size,
       skipEmpty: true,
     });

@@ -4,7 +4,7 @@ import type { ServedModel } from "../text/served-model.ts";
 /** The model as `/v1/models` shows it: the exits that are served, with what each of them runs and holds. */
 export function describeModel({ manifest, engine }: ServedModel): ModelDescription {
   const { architecture } = manifest;
-  const { exits } = engine.info;
+  const { exits, contextLength } = engine.info;
   const deepest = fullDepth(exits);
   const created = Date.parse(manifest.provenance.created);
   return {
@@ -14,7 +14,7 @@ export function describeModel({ manifest, engine }: ServedModel): ModelDescripti
     owned_by: "fathom",
     fathom: {
       layers: deepest,
-      context_length: architecture.context_length,
+      context_length: contextLength,
       exits: exits.map((depth) => ({
         depth,
         parameters: parametersAt(architecture, depth, manifest.exit_heads),

@@ -139,7 +139,7 @@ function directReason(wish: FathomRequest | undefined): DepthReason {
 }
 
 function fitContext(model: ServedModel, prompt: Prompt, field: string, maxTokens: number | undefined): number {
-  const limit = model.engine.info.architecture.context_length;
+  const limit = model.engine.info.contextLength;
   const { length } = prompt.tokens;
   if (length === 0) {
     throw new ApiError("invalid_request", `'${prompt.param}': holds no token`, { param: prompt.param });

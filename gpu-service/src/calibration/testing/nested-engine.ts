@@ -39,7 +39,7 @@ export class NestedEngine implements Engine {
   readonly #options: Required<Omit<NestedEngineOptions, "onAnswer">> & Pick<NestedEngineOptions, "onAnswer">;
 
   constructor(architecture: Architecture, exits: ExitSet, options: NestedEngineOptions) {
-    this.info = { architecture, exits, provider: "cpu", threads: 1 };
+    this.info = { architecture, exits, contextLength: architecture.context_length, provider: "cpu", threads: 1 };
     this.#options = { unsure: 0.4, wrong: 0.002, saturated: false, broken: false, ...options };
   }
 

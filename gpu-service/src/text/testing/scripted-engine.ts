@@ -52,6 +52,7 @@ export class ScriptedEngine implements Engine {
     this.info = {
       architecture: { ...TINY_ARCHITECTURE, layers },
       exits: [...exits],
+      contextLength: TINY_ARCHITECTURE.context_length,
       provider: "cpu",
       threads: 1,
     };
