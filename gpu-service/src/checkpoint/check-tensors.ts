@@ -1,4 +1,12 @@
-import { type ByteRange, type Manifest, type StoredTensor, tensorShapes, type WeightFormat } from "@fathom/shared";
+import {
+  type BlockLayout,
+  type ByteRange,
+  blockLayout,
+  type Manifest,
+  type StoredTensor,
+  tensorShapes,
+  type WeightFormat,
+} from "@fathom/shared";
 import { CheckpointError } from "./checkpoint-error.ts";
 import { DEFAULT_BLOCK_SIZE, isBlockSize, storedBytes } from "./stored-bytes.ts";
 
@@ -28,7 +36,7 @@ export function checkTensors(manifestPath: string, manifest: Manifest): void {
     }
     const format = tensorFormat(manifest.quantization, name, shape);
     if (tensor.format !== format) throw bad(`tensor '${name}' is ${tensor.format}, but should be ${format}`);
-    checkRanges(name, tensor, manifest.quantization, files, bad);
+    checkRanges(name, tensor, blockLayout(manifest.quantization, name), files, bad);
   }
   for (const name of Object.keys(manifest.tensors)) {
     if (!expected.has(name)) throw bad(`tensor '${name}' does not belong to the architecture`);
@@ -49,11 +57,11 @@ export function tensorFormat(
 function checkRanges(
   name: string,
   tensor: StoredTensor,
-  quantization: Manifest["quantization"],
+  layout: BlockLayout,
   files: Map<string, number>,
   bad: (reason: string) => CheckpointError,
 ): void {
-  const bytes = storedBytes(tensor.format, tensor.shape, quantization);
+  const bytes = storedBytes(tensor.format, tensor.shape, layout);
   const parts: [part: string, range: ByteRange | undefined, bytes: number, optional: boolean][] = [
     ["data", tensor.data, bytes.data, false],
     ["scales", tensor.scales, bytes.scales, false],

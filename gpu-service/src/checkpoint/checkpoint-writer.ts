@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { MANIFEST_FORMAT, Manifest, type StoredTensor, tensorShapes } from "@fathom/shared";
+import { blockLayout, MANIFEST_FORMAT, Manifest, type StoredTensor, tensorShapes } from "@fathom/shared";
 import { tensorFormat } from "./check-tensors.ts";
 import { CheckpointError, isErrno, writingTo } from "./checkpoint-error.ts";
 import type { TensorBytes } from "./dequantize.ts";
@@ -82,7 +82,8 @@ export class CheckpointWriter {
     this.#next++;
     const { quantization } = this.#header;
     const format = tensorFormat(quantization, name, shape);
-    const bytes = storedBytes(format, shape, quantization);
+    const layout = blockLayout(quantization, name);
+    const bytes = storedBytes(format, shape, layout);
     const total = shape.reduce((product, size) => product * size, 1);
     const rowLength = shape.at(-1) ?? 1;
     const rows = total / rowLength;
@@ -108,7 +109,7 @@ export class CheckpointWriter {
       if (chunk.length % rowLength !== 0 || done + chunk.length > total) {
         throw new RangeError(`tensor '${name}': ${done} + ${chunk.length} values do not fit the shape [${shape}]`);
       }
-      const encoded = encodeChunk(name, () => encodeRows(format, chunk, rowLength, quantization));
+      const encoded = encodeChunk(name, () => encodeRows(format, chunk, rowLength, layout));
       await this.#weights.append(encoded.data);
       const row = done / rowLength;
       if (encoded.scales) scales.set(encoded.scales, row * (bytes.scales / rows));

@@ -1,4 +1,4 @@
-import { DEFAULT_BLOCK_SIZE, type Manifest, offsetColumns, type WeightFormat } from "@fathom/shared";
+import { type BlockLayout, DEFAULT_BLOCK_SIZE, offsetColumns, type WeightFormat } from "@fathom/shared";
 import { asFloat16 } from "./float16.ts";
 import { blocksPerRow } from "./stored-bytes.ts";
 
@@ -17,9 +17,9 @@ export function dequantize(
   format: WeightFormat,
   shape: readonly number[],
   bytes: TensorBytes,
-  quantization: Manifest["quantization"],
+  layout: BlockLayout,
 ): Float32Array {
-  const blockSize = quantization.block_size ?? DEFAULT_BLOCK_SIZE;
+  const blockSize = layout.block_size ?? DEFAULT_BLOCK_SIZE;
   switch (format) {
     case "fp32": {
       const { data } = bytes;
@@ -32,7 +32,7 @@ export function dequantize(
       return dequantizeBlocks(8, shape, bytes, blockSize);
     case "int4": {
       const [n = 0, k = 0] = shape;
-      const offsets = offsetColumns(quantization, format, k);
+      const offsets = offsetColumns(layout, format, k);
       if (offsets === 0) return dequantizeBlocks(4, shape, bytes, blockSize);
       return addOffsets(dequantizeBlocks(4, [n, k + offsets], bytes, blockSize), n, k, blockSize);
     }

@@ -1,4 +1,4 @@
-import { DEFAULT_BLOCK_SIZE, type Manifest, offsetColumns, type WeightFormat } from "@fathom/shared";
+import { type BlockLayout, DEFAULT_BLOCK_SIZE, offsetColumns, type WeightFormat } from "@fathom/shared";
 import type { TensorBytes } from "./dequantize.ts";
 import { bytesOf, FLOAT16_MAX } from "./float16.ts";
 import { quantizeInt4 } from "./quantize-int4.ts";
@@ -10,13 +10,8 @@ import { quantizeInt8 } from "./quantize-int8.ts";
  * @param values row-major [rows, k].
  * @throws RangeError when a value is not finite or, outside fp32, does not fit float16.
  */
-export function encodeRows(
-  format: WeightFormat,
-  values: Float32Array,
-  k: number,
-  quantization: Manifest["quantization"],
-): TensorBytes {
-  const blockSize = quantization.block_size ?? DEFAULT_BLOCK_SIZE;
+export function encodeRows(format: WeightFormat, values: Float32Array, k: number, layout: BlockLayout): TensorBytes {
+  const blockSize = layout.block_size ?? DEFAULT_BLOCK_SIZE;
   // Scales are float16 too.
   requireRange(values, format === "fp32" ? Number.MAX_VALUE : FLOAT16_MAX);
   const rows = values.length / k;
@@ -30,7 +25,7 @@ export function encodeRows(
       return { data, scales: bytesOf(scales) };
     }
     case "int4": {
-      const quantize = offsetColumns(quantization, format, k) > 0 ? quantizeInt4WithOffsets : quantizeInt4;
+      const quantize = offsetColumns(layout, format, k) > 0 ? quantizeInt4WithOffsets : quantizeInt4;
       const { data, scales, zeroPoints } = quantize(values, rows, k, blockSize);
       return { data, scales: bytesOf(scales), zeroPoints };
     }

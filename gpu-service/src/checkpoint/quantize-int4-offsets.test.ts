@@ -1,5 +1,5 @@
 /// <reference lib="esnext.float16" />
-import type { Manifest } from "@fathom/shared";
+import type { BlockLayout } from "@fathom/shared";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { dequantize } from "./dequantize.ts";
@@ -7,24 +7,18 @@ import { encodeRows } from "./encode-rows.ts";
 import { quantizeInt4 } from "./quantize-int4.ts";
 import { storedBytes } from "./stored-bytes.ts";
 
-const OFFSETS: Manifest["quantization"] = {
-  layers: "int4",
-  embedding: "int8",
-  head: "int8",
-  block_size: 32,
-  offsets: true,
-};
-const PLAIN: Manifest["quantization"] = { ...OFFSETS, offsets: false };
+const OFFSETS: BlockLayout = { block_size: 32, offsets: true };
+const PLAIN: BlockLayout = { ...OFFSETS, offsets: false };
 
-function roundTrip(values: Float32Array, n: number, k: number, quantization: Manifest["quantization"]): Float32Array {
-  const bytes = encodeRows("int4", values, k, quantization);
-  const sizes = storedBytes("int4", [n, k], quantization);
+function roundTrip(values: Float32Array, n: number, k: number, layout: BlockLayout): Float32Array {
+  const bytes = encodeRows("int4", values, k, layout);
+  const sizes = storedBytes("int4", [n, k], layout);
   expect([bytes.data.length, bytes.scales?.length, bytes.zeroPoints?.length]).toEqual([
     sizes.data,
     sizes.scales,
     sizes.zeroPoints,
   ]);
-  return dequantize("int4", [n, k], bytes, quantization);
+  return dequantize("int4", [n, k], bytes, layout);
 }
 
 function squaredError(a: Float32Array, b: Float32Array): number {

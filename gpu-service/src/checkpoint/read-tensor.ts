@@ -1,6 +1,6 @@
 import { open } from "node:fs/promises";
 import { join } from "node:path";
-import type { ByteRange, StoredTensor } from "@fathom/shared";
+import { type ByteRange, blockLayout, type StoredTensor } from "@fathom/shared";
 import { CheckpointError } from "./checkpoint-error.ts";
 import { dequantize, type TensorBytes } from "./dequantize.ts";
 import { rowsPerChunk } from "./model-source.ts";
@@ -14,7 +14,7 @@ import { readFully } from "./read-fully.ts";
 export async function readTensor(checkpoint: Checkpoint, name: string): Promise<Float32Array> {
   const tensor = requireTensor(checkpoint, name);
   const bytes = await readTensorBytes(checkpoint, name);
-  return dequantize(tensor.format, tensor.shape, bytes, checkpoint.manifest.quantization);
+  return dequantize(tensor.format, tensor.shape, bytes, blockLayout(checkpoint.manifest.quantization, name));
 }
 
 /** Reads one tensor's bytes as they are stored. @throws CheckpointError as `readTensor` does. */
@@ -33,6 +33,7 @@ export async function readTensorBytes(checkpoint: Checkpoint, name: string): Pro
  */
 export async function* readTensorChunks(checkpoint: Checkpoint, name: string): AsyncGenerator<Float32Array> {
   const { format, shape, data, scales, zero_points } = requireTensor(checkpoint, name);
+  const layout = blockLayout(checkpoint.manifest.quantization, name);
   const rowLength = shape.at(-1) ?? 1;
   const rows = shape.length === 1 ? 1 : (shape[0] ?? 1);
   const step = rowsPerChunk(rowLength);
@@ -45,7 +46,7 @@ export async function* readTensorChunks(checkpoint: Checkpoint, name: string): A
       zeroPoints: zero_points && (await part(zero_points)),
     };
     const chunkShape = shape.length === 1 ? shape : [count, rowLength];
-    yield dequantize(format, chunkShape, bytes, checkpoint.manifest.quantization);
+    yield dequantize(format, chunkShape, bytes, layout);
   }
 }
 

@@ -47,6 +47,43 @@ test("a quantised checkpoint unpacks to the very values that it stands for", asy
   expect(unpacked.manifest.provenance.notes).toBe("re-encoded from int4 to fp32");
 });
 
+test("matrices that still have a checkpoint's values keep its bytes, the others are encoded as asked", async () => {
+  await imported("keepers", "int4");
+  const kept = await openCheckpoint(at("keepers"));
+  const changed = "layers.1.mlp.down";
+  const { name, architecture, exits: own, tokenizer, provenance } = kept.manifest;
+  const header = { name, architecture, exits: own, tokenizer, provenance, quantization: weightPlan("fp32") };
+  const writer = await CheckpointWriter.create(at("tuned"), header);
+  for (const tensor of tensorShapes(architecture).keys()) {
+    const values = await readTensor(kept, tensor);
+    await writer.writeTensor(tensor, tensor === changed ? values.map((value) => value * 1.01 + 1e-4) : values);
+  }
+  await writer.finish();
+
+  const tuned = await openCheckpoint(at("tuned"));
+  await requantize(tuned, at("tuned-int4"), "int4", { keep: kept, offsets: new Set(["layers.0.attn.o"]) });
+  const result = await openCheckpoint(at("tuned-int4"));
+  const matrices = [...tensorShapes(architecture)].filter(
+    ([tensor, shape]) => shape.length === 2 && tensor !== changed,
+  );
+  for (const [tensor] of matrices) {
+    expect(await readTensorBytes(result, tensor), tensor).toEqual(await readTensorBytes(kept, tensor));
+  }
+  const layers = matrices.map(([tensor]) => tensor).filter((tensor) => tensor.startsWith("layers."));
+  expect(result.manifest.quantization.offsets).toEqual(layers);
+  const [before, after] = [await readTensor(tuned, changed), await readTensor(result, changed)];
+  const error = before.reduce((sum, value, i) => sum + (value - (after[i] ?? 0)) ** 2, 0);
+  expect(error).toBeGreaterThan(0);
+  expect(error).toBeLessThan(0.01 * before.reduce((sum, value) => sum + value ** 2, 0));
+});
+
+test("another format keeps nothing", async () => {
+  await requantize(await openCheckpoint(at("fp32")), at("kept-none"), "int8", {
+    keep: await openCheckpoint(at("fp32")),
+  });
+  expect((await openCheckpoint(at("kept-none"))).manifest.tensors["layers.0.attn.o"]?.format).toBe("int8");
+});
+
 /** A matrix of more rows than a chunk holds, in every format. */
 test.each(["fp32", "fp16", "int8", "int4"] as const)("chunks of %s rows join to the whole tensor", async (weights) => {
   const architecture = {

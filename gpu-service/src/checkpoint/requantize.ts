@@ -1,13 +1,22 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { type DepthProfile, type ExitSet, type Manifest, tensorShapes, type WeightFormat } from "@fathom/shared";
+import {
+  blockLayout,
+  type DepthProfile,
+  type ExitSet,
+  type Manifest,
+  tensorShapes,
+  type WeightFormat,
+} from "@fathom/shared";
+import { tensorFormat } from "./check-tensors.ts";
 import { CheckpointError } from "./checkpoint-error.ts";
 import { type CheckpointHeader, CheckpointWriter, EncodedTensor } from "./checkpoint-writer.ts";
 import type { TensorBytes } from "./dequantize.ts";
 import { checkExits } from "./import-checkpoint.ts";
+import { unchangedMatrices } from "./kept-tensors.ts";
 import { modelCard } from "./model-card.ts";
 import type { Checkpoint } from "./open-checkpoint.ts";
-import { readTensorChunks } from "./read-tensor.ts";
+import { readTensorBytes, readTensorChunks } from "./read-tensor.ts";
 import { weightFiles } from "./weight-files.ts";
 import { weightPlan } from "./weight-plan.ts";
 
@@ -16,8 +25,10 @@ export interface RequantizeOptions {
   exits?: readonly number[];
   /** Replace an existing checkpoint. */
   force?: boolean;
-  /** int4 matrices carry an offset per block (see `offsetColumns`). Default: as `weightPlan` says. */
-  offsets?: boolean;
+  /** int4 matrices, all or those named, carry an offset per block (see `offsetColumns`). Default: as `weightPlan` says. */
+  offsets?: boolean | ReadonlySet<string>;
+  /** Matrices that have the values of this checkpoint are stored byte for byte as it stores them, offsets or not. */
+  keep?: Checkpoint;
   /** Encodes a tensor in the new format in a way of its own; undefined leaves it to rounding. */
   encode?: (name: string, quantization: Manifest["quantization"]) => Promise<TensorBytes | undefined>;
   /** Said in the provenance. */
@@ -40,9 +51,10 @@ export async function requantize(
   weights: WeightFormat,
   options: RequantizeOptions = {},
 ): Promise<Manifest> {
-  const { onProgress, signal, encode } = options;
+  const { onProgress, signal, encode, keep } = options;
   signal?.throwIfAborted();
-  const header = newHeader(checkpoint, weights, options);
+  const kept = keep ? await unchangedMatrices(checkpoint, keep, weightPlan(weights)) : new Set<string>();
+  const header = newHeader(checkpoint, weights, kept, options);
   const shapes = [...tensorShapes(header.architecture, header.exit_heads)].map(
     ([name, shape]) => [name, product(shape)] as const,
   );
@@ -51,7 +63,8 @@ export async function requantize(
   try {
     let done = 0;
     for (const [name, values] of shapes) {
-      const encoded = await encode?.(name, header.quantization);
+      const encoded =
+        keep && kept.has(name) ? await readTensorBytes(keep, name) : await encode?.(name, header.quantization);
       signal?.throwIfAborted();
       const stored = encoded ? new EncodedTensor(encoded) : abortable(readTensorChunks(checkpoint, name), signal);
       await writer.writeTensor(name, stored);
@@ -71,7 +84,8 @@ export async function requantize(
 function newHeader(
   { dir, manifest }: Checkpoint,
   weights: WeightFormat,
-  { exits: wanted, offsets, note: remark }: RequantizeOptions,
+  kept: ReadonlySet<string>,
+  { exits: wanted, offsets, keep, note: remark }: RequantizeOptions,
 ): CheckpointHeader {
   const { name, architecture, tokenizer, provenance, quantization, thresholds, profile } = manifest;
   const exits = wanted === undefined ? manifest.exits : checkExits(dir, wanted, architecture.layers);
@@ -79,14 +93,13 @@ function newHeader(
   const measured = profile ? "; the depth profile was measured before" : "";
   const dropped = thresholds ? "; thresholds were dropped, calibrate anew" : "";
   const note = `re-encoded from ${quantization.layers} to ${weights}${remark ? ` ${remark}` : ""}${measured}${dropped}`;
-  const plan = weightPlan(weights);
   const keptProfile = profile && profileAt(profile, exits);
   return {
     name,
     architecture,
     exits,
     ...(exitHeads.length > 0 ? { exit_heads: exitHeads } : {}),
-    quantization: plan.offsets === undefined || offsets === undefined ? plan : { ...plan, offsets },
+    quantization: withOffsets(manifest, weightPlan(weights), kept, offsets, keep),
     tokenizer,
     ...(keptProfile ? { profile: keptProfile } : {}),
     provenance: {
@@ -95,6 +108,26 @@ function newHeader(
       notes: provenance.notes === undefined ? note : `${provenance.notes}; ${note}`,
     },
   };
+}
+
+/** `plan` with the offsets that kept matrices have and those that the others are to have. */
+function withOffsets(
+  { tensors }: Manifest,
+  plan: Manifest["quantization"],
+  kept: ReadonlySet<string>,
+  wanted: RequantizeOptions["offsets"] = true,
+  keep?: Checkpoint,
+): Manifest["quantization"] {
+  if (plan.offsets === undefined) return plan;
+  const matrices = Object.keys(tensors).filter(
+    (name) => tensorFormat(plan, name, tensors[name]?.shape ?? []) === "int4",
+  );
+  const offsets = matrices.filter((name) => {
+    if (keep && kept.has(name)) return blockLayout(keep.manifest.quantization, name).offsets === true;
+    return typeof wanted === "boolean" ? wanted : wanted.has(name);
+  });
+  if (offsets.length > 0 && offsets.length < matrices.length) return { ...plan, offsets };
+  return { ...plan, offsets: offsets.length > 0 };
 }
 
 function profileAt(profile: DepthProfile, exits: ExitSet): DepthProfile | undefined {

@@ -1,4 +1,4 @@
-import { DEFAULT_BLOCK_SIZE, type Manifest, offsetColumns, type WeightFormat } from "@fathom/shared";
+import { type BlockLayout, DEFAULT_BLOCK_SIZE, offsetColumns, type WeightFormat } from "@fathom/shared";
 
 export { DEFAULT_BLOCK_SIZE };
 
@@ -16,21 +16,17 @@ export function blocksPerRow(k: number, blockSize: number): number {
 }
 
 /** Blocks in one stored row of `k` values, those of its offset columns included. */
-export function storedBlocks(quantization: Manifest["quantization"], format: WeightFormat, k: number): number {
-  const blockSize = quantization.block_size ?? DEFAULT_BLOCK_SIZE;
-  return blocksPerRow(k, blockSize) + blocksPerRow(offsetColumns(quantization, format, k), blockSize);
+export function storedBlocks(layout: BlockLayout, format: WeightFormat, k: number): number {
+  const blockSize = layout.block_size ?? DEFAULT_BLOCK_SIZE;
+  return blocksPerRow(k, blockSize) + blocksPerRow(offsetColumns(layout, format, k), blockSize);
 }
 
 /** Bytes that a tensor of `shape` takes in `format`. int4 and int8 need a shape of [N, K]. */
-export function storedBytes(
-  format: WeightFormat,
-  shape: readonly number[],
-  quantization: Manifest["quantization"],
-): StoredBytes {
-  const blockSize = quantization.block_size ?? DEFAULT_BLOCK_SIZE;
+export function storedBytes(format: WeightFormat, shape: readonly number[], layout: BlockLayout): StoredBytes {
+  const blockSize = layout.block_size ?? DEFAULT_BLOCK_SIZE;
   const values = shape.reduce((product, size) => product * size, 1);
   const n = shape[0] ?? 0;
-  const blocks = storedBlocks(quantization, format, shape[1] ?? 0);
+  const blocks = storedBlocks(layout, format, shape[1] ?? 0);
   switch (format) {
     case "fp32":
       return { data: values * 4, scales: 0, zeroPoints: 0 };

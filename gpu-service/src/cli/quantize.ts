@@ -1,8 +1,10 @@
 import { WeightFormat } from "@fathom/shared";
 import { type Command, Option } from "commander";
+import type { Checkpoint } from "../checkpoint/open-checkpoint.ts";
+import { selectMatrices } from "../checkpoint/select-matrices.ts";
 import type { PromptTemplate } from "../train/data/encode-record.ts";
 import { interruptible } from "./interruptible.ts";
-import { depthList, wholeNumber } from "./output.ts";
+import { CliError, depthList, wholeNumber } from "./output.ts";
 
 interface QuantizeOptions {
   out: string;
@@ -12,7 +14,8 @@ interface QuantizeOptions {
   calibrate?: string;
   calibrationTokens: number;
   template: PromptTemplate;
-  offsets: boolean;
+  offsets?: string | false;
+  keep?: string;
 }
 
 /** Adds `fathom quantize`. */
@@ -34,6 +37,11 @@ export function registerQuantizeCommand(program: Command): void {
         .default("chat"),
     )
     .option("--no-offsets", "int4 blocks without an offset: smaller and faster; for weights that were not int4 before")
+    .option("--offsets <matrices>", "only these matrices with offsets, such as layers:0-5,attn.o,mlp.down")
+    .option(
+      "--keep <dir>",
+      "matrices that have the values of this checkpoint are stored byte for byte as it stores them",
+    )
     .option("--force", "replace the checkpoint in the folder")
     .addHelpText(
       "after",
@@ -43,7 +51,7 @@ export function registerQuantizeCommand(program: Command): void {
 }
 
 async function quantize(dir: string, options: QuantizeOptions): Promise<void> {
-  const { out, weights, calibrate, calibrationTokens: tokens, template, offsets, ...rest } = options;
+  const { out, weights, calibrate, calibrationTokens: tokens, template, offsets, keep, ...rest } = options;
   const { availableParallelism } = await import("node:os");
   const { quantizeCalibrated } = await import("../quantize/quantize-checkpoint.ts");
   const { openCheckpoint } = await import("../checkpoint/open-checkpoint.ts");
@@ -55,7 +63,10 @@ async function quantize(dir: string, options: QuantizeOptions): Promise<void> {
       const checkpoint = await openCheckpoint(dir);
       const shared = {
         ...rest,
-        ...(offsets ? {} : { offsets }),
+        ...(offsets === undefined
+          ? {}
+          : { offsets: offsets === false ? false : selectedMatrices(offsets, checkpoint) }),
+        ...(keep === undefined ? {} : { keep: await openCheckpoint(keep) }),
         signal,
         onProgress: (done: number, total: number) => bar.update("quantising", done, total),
       };
@@ -63,7 +74,7 @@ async function quantize(dir: string, options: QuantizeOptions): Promise<void> {
         calibrate === undefined
           ? await requantize(checkpoint, out, weights, shared)
           : await quantizeCalibrated(
-              dir,
+              checkpoint,
               out,
               weights,
               { data: calibrate, template, tokens, threads: availableParallelism() },
@@ -76,5 +87,14 @@ async function quantize(dir: string, options: QuantizeOptions): Promise<void> {
     process.stdout.write(`${name}: ${weights} in ${out}${note}\n`);
   } finally {
     bar.stop();
+  }
+}
+
+function selectedMatrices(list: string, { manifest }: Checkpoint): Set<string> {
+  try {
+    return selectMatrices(list, manifest.architecture);
+  } catch (error) {
+    if (error instanceof RangeError) throw new CliError(`--offsets: ${error.message}`, { exitCode: 2 });
+    throw error;
   }
 }

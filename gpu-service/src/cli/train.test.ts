@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { LAYER_MATRICES } from "@fathom/shared";
 import { beforeAll, expect, test } from "vitest";
 import { openCheckpoint } from "../checkpoint/open-checkpoint.ts";
 import { temporaryFolder } from "../checkpoint/testing/temporary-folder.ts";
@@ -68,14 +69,19 @@ test("train, then quantise", async () => {
 test.each([
   [[], true],
   [["--no-offsets"], false],
+  [
+    ["--offsets", "attn.o,layers:1"],
+    ["layers.0.attn.o", ...LAYER_MATRICES.map((matrix) => `layers.1.${matrix}`)],
+  ],
 ])("quantise to int4 fitted to records %s", async (args, offsets) => {
-  const out = `gptq-${offsets}`;
+  const out = `gptq-${args.length}-${offsets === true}`;
   const calibration = ["--calibrate", "fitting.jsonl", "--calibration-tokens", "100"];
   const { code, stderr, stdout } = await fathom("quantize", "base", "--out", out, ...calibration, ...args);
   expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
   expect(stdout).toMatch(new RegExp(`: int4 in ${out}\n$`));
   const { manifest } = await openCheckpoint(inRoot(out));
-  expect(manifest.quantization).toMatchObject({ layers: "int4", offsets });
+  const expected = typeof offsets === "boolean" ? offsets : expect.arrayContaining(offsets);
+  expect(manifest.quantization).toMatchObject({ layers: "int4", offsets: expected });
   expect(manifest.provenance.notes).toMatch(/to int4 by GPTQ on \d+ tokens/);
 });
 
@@ -84,6 +90,8 @@ test.each([
   [["--calibrate", "empty.jsonl"], "empty.jsonl, line 1: is empty"],
   [["--calibrate", "data.jsonl", "--weights", "int8"], "calibration is for int4; int8 needs none"],
   [["--calibrate", "data.jsonl", "--calibration-tokens", "0"], "calibration-tokens"],
+  [["--calibrate", "data.jsonl", "--offsets", "body"], "--offsets: 'body' is none of attn.qkv,"],
+  [["--keep", "nowhere"], "nowhere"],
 ])("quantize refuses %s in one line and writes nothing", async (args, message) => {
   await writeFile(inRoot("empty.jsonl"), "");
   const { code, stderr } = await fathom("quantize", "base", "--out", "refused", ...args);

@@ -1,5 +1,4 @@
-import type { Architecture } from "@fathom/shared";
-import { LAYER_MATRICES, layerMatrixShape } from "@fathom/shared";
+import { type Architecture, LAYER_MATRICES, type LayerMatrix, layerMatrixShape } from "@fathom/shared";
 import { differentiate } from "./gradients/differentiate.ts";
 import { type Partition, partition } from "./gradients/partition.ts";
 import { GraphBuilder, MICROSOFT } from "./graph-builder.ts";
@@ -10,8 +9,8 @@ import type { Graph } from "./onnx.ts";
 export const LAYER_TENSORS = ["attn_norm", "attn.qkv", "attn.o", "mlp_norm", "mlp.gate_up", "mlp.down"] as const;
 export type LayerTensor = (typeof LAYER_TENSORS)[number];
 
-/** What a layer's graphs give gradients of. */
-export type LayerLearns = "nothing" | "matrices" | "adapters";
+/** What a layer's graphs give gradients of: its matrices and norms, or low-rank adapters of these matrices. */
+export type LayerLearns = "nothing" | "matrices" | { adapters: readonly LayerMatrix[] };
 
 /** Low-rank adapters of a matrix `name`: W + 2·B·A with A [r, K] and B [N, r] (Hu et al. 2021). */
 export const adapterNames = (name: string) => ({ a: `${name}.lora_a`, b: `${name}.lora_b` });
@@ -61,6 +60,7 @@ export const TRAINING_HEAD = {
  */
 export function buildTrainingLayer(a: Architecture, learns: LayerLearns): Partition {
   const b = new GraphBuilder("layer");
+  const adapted = adaptedMatrices(learns);
   const hidden = b.input(TRAINING_LAYER.hidden, "float32", ["B", "S", a.hidden_size]);
   b.input(TRAINING_LAYER.cos, "float32", ["S", a.head_dim / 2]);
   b.input(TRAINING_LAYER.sin, "float32", ["S", a.head_dim / 2]);
@@ -70,7 +70,7 @@ export function buildTrainingLayer(a: Architecture, learns: LayerLearns): Partit
   for (const matrix of LAYER_MATRICES) {
     const [n, k] = layerMatrixShape(a, matrix);
     b.input(matrix, "float32", [n, k]);
-    if (learns !== "adapters") continue;
+    if (!adapted.includes(matrix)) continue;
     b.input(adapterNames(matrix).a, "float32", ["rank", k]);
     b.input(adapterNames(matrix).b, "float32", [n, "rank"]);
   }
@@ -78,7 +78,7 @@ export function buildTrainingLayer(a: Architecture, learns: LayerLearns): Partit
   const residual = decoderLayer(
     b,
     a,
-    inputWeights(learns === "adapters"),
+    inputWeights(adapted),
     0,
     { stream: hidden, delta: undefined },
     attendWithinBatch(a),
@@ -108,7 +108,7 @@ export function buildGramLayer(a: Architecture): Graph {
   b.input("attn_norm", "float32", [a.hidden_size]);
   b.input("mlp_norm", "float32", [a.hidden_size]);
   for (const matrix of LAYER_MATRICES) b.input(matrix, "float32", layerMatrixShape(a, matrix));
-  const weights = inputWeights(false, (name, rows) => {
+  const weights = inputWeights([], (name, rows) => {
     const gram = { attributes: { transA: 1 }, domain: MICROSOFT, as: gramOf(name) };
     b.output(b.node("FusedMatMul", [rows, rows], gram), "float32");
   });
@@ -119,7 +119,13 @@ export function buildGramLayer(a: Architecture): Graph {
 
 /** The tensors of a layer that get a gradient, without the layer's number. */
 export function learntTensors(learns: LayerLearns): readonly string[] {
-  return { nothing: [], matrices: LAYER_TENSORS, adapters: ADAPTER_TENSORS }[learns];
+  if (learns === "nothing") return [];
+  if (learns === "matrices") return LAYER_TENSORS;
+  return learns.adapters.flatMap((matrix) => Object.values(adapterNames(matrix)));
+}
+
+function adaptedMatrices(learns: LayerLearns): readonly LayerMatrix[] {
+  return typeof learns === "string" ? [] : learns.adapters;
 }
 
 export interface TrainingHeadOptions {
@@ -196,10 +202,11 @@ function emitGradients(b: GraphBuilder, seeds: ReadonlyMap<string, string>, wrt:
 }
 
 /**
- * Weights, with adapters or without, that come in through graph inputs named without the layer's number.
+ * Weights that come in through graph inputs named without the layer's number.
+ * @param adapted matrices with adapters
  * @param onInput is told the rows [R, K] that a matrix is multiplied with
  */
-function inputWeights(adapted: boolean, onInput?: (name: string, rows: string) => void): LlamaWeights {
+function inputWeights(adapted: readonly string[], onInput?: (name: string, rows: string) => void): LlamaWeights {
   const local = (name: string) => name.replace(/^layers\.\d+\./, "");
   return {
     linear: (b, name, x) => {
@@ -210,7 +217,7 @@ function inputWeights(adapted: boolean, onInput?: (name: string, rows: string) =
       ]);
       onInput?.(local(name), rows);
       const own = matmul(b, rows, local(name));
-      const flat = adapted ? b.node("Add", [own, adapterProduct(b, rows, local(name))]) : own;
+      const flat = adapted.includes(local(name)) ? b.node("Add", [own, adapterProduct(b, rows, local(name))]) : own;
       const leading = b.node("Shape", [x], { attributes: { end: -1 } });
       return b.node("Reshape", [flat, b.node("Concat", [leading, b.int64s([-1])], { attributes: { axis: 0 } })]);
     },

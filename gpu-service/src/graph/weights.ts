@@ -1,4 +1,4 @@
-import { DEFAULT_BLOCK_SIZE, type Manifest, offsetColumns, type StoredTensor } from "@fathom/shared";
+import { blockLayout, DEFAULT_BLOCK_SIZE, type Manifest, offsetColumns, type StoredTensor } from "@fathom/shared";
 import { type GraphBuilder, MICROSOFT } from "./graph-builder.ts";
 import type { LlamaWeights } from "./llama-layer.ts";
 
@@ -40,7 +40,7 @@ function linear(b: GraphBuilder, manifest: Manifest, name: string, x: string): s
     case "int8": {
       const bits = tensor.format === "int4" ? 4 : 8;
       const block = blockSize(manifest);
-      const offsets = offsetColumns(manifest.quantization, tensor.format, k);
+      const offsets = offsetColumns(blockLayout(manifest.quantization, name), tensor.format, k);
       const columns = k + offsets;
       const blocks = Math.ceil(columns / block);
       const activations = offsets > 0 ? withBlockSums(b, x, k, block) : x;

@@ -1,4 +1,3 @@
-import type { Manifest } from "@fathom/shared";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { dequantize } from "../checkpoint/dequantize.ts";
@@ -103,13 +102,23 @@ test("with such inputs offsets cost nothing: the scales are those of rounding, t
   const plain = quantizeInt4WithOffsets(weights, n, k, BLOCK);
   expect(bytes.scales).toEqual(bytesOf(plain.scales));
   expect(bytes.zeroPoints).toEqual(plain.zeroPoints);
-  const rounded = dequantize("int4", [n, k], { ...plain, scales: bytesOf(plain.scales) }, quantization(true));
+  const rounded = dequantize(
+    "int4",
+    [n, k],
+    { ...plain, scales: bytesOf(plain.scales) },
+    { block_size: BLOCK, offsets: true },
+  );
   expect(squares(weights, values)).toBeLessThanOrEqual(squares(weights, rounded));
 });
 
 test("weights on a grid of int4 stay as they are", () => {
   const plain = quantizeInt4(weights, n, k, BLOCK);
-  const onGrid = dequantize("int4", [n, k], { ...plain, scales: bytesOf(plain.scales) }, quantization(false));
+  const onGrid = dequantize(
+    "int4",
+    [n, k],
+    { ...plain, scales: bytesOf(plain.scales) },
+    { block_size: BLOCK, offsets: false },
+  );
   const factor = inverseFactor(gramOf(inputs(200, k, 9), k), k, 0.01);
   expect(gptq(onGrid, n, k, factor, { block: BLOCK, offsets: false }).values).toEqual(onGrid);
 });
@@ -124,17 +133,13 @@ test.each([
   const w = Float32Array.from({ length: rows * columns }, () => normal(random) * 0.05);
   const factor = inverseFactor(gramOf(inputs(20, columns, 5), columns), columns, 0.01);
   const { bytes, values } = gptq(w, rows, columns, factor, { block: BLOCK, offsets });
-  const stored = dequantize("int4", [rows, columns], bytes, quantization(offsets));
+  const stored = dequantize("int4", [rows, columns], bytes, { block_size: BLOCK, offsets });
   for (const [i, value] of values.entries()) expect(stored[i]).toBeCloseTo(value, 6);
 });
 
 test("a Gram matrix that cannot be inverted is refused", () => {
   expect(() => inverseFactor(Float64Array.of(1, 2, 2, 1), 2, 0)).toThrow(/not positive definite/);
 });
-
-function quantization(offsets: boolean): Manifest["quantization"] {
-  return { layers: "int4", embedding: "int8", head: "int8", block_size: BLOCK, offsets };
-}
 
 function squares(a: Float32Array, b: Float32Array): number {
   return a.reduce((sum, value, i) => sum + (value - (b[i] ?? 0)) ** 2, 0);

@@ -1,4 +1,4 @@
-import { type Architecture, LAYER_MATRICES, layerMatrixShape, type Manifest } from "@fathom/shared";
+import { type Architecture, blockLayout, LAYER_MATRICES, layerMatrixShape, type Manifest } from "@fathom/shared";
 import ort from "onnxruntime-node";
 import type { TensorBytes } from "../checkpoint/dequantize.ts";
 import type { Checkpoint } from "../checkpoint/open-checkpoint.ts";
@@ -25,11 +25,19 @@ export class LayerQuantizer {
   readonly #shared: Record<string, ort.Tensor>;
   /** The residual stream of every window, float32 [length, H], at the layer that comes next. */
   #streams: Float32Array[];
+  readonly #kept: ReadonlySet<string>;
   readonly #length: number;
   #layer = -1;
   readonly #encoded = new Map<string, TensorBytes>();
 
-  private constructor(checkpoint: Checkpoint, session: ort.InferenceSession, streams: Float32Array[], length: number) {
+  private constructor(
+    checkpoint: Checkpoint,
+    session: ort.InferenceSession,
+    streams: Float32Array[],
+    kept: ReadonlySet<string>,
+    length: number,
+  ) {
+    this.#kept = kept;
     this.#checkpoint = checkpoint;
     this.#a = checkpoint.manifest.architecture;
     this.#session = session;
@@ -48,10 +56,14 @@ export class LayerQuantizer {
     };
   }
 
-  /** @param windows token ids, all of the same length */
+  /**
+   * @param windows token ids, all of the same length
+   * @param kept matrices that are stored exactly as they are
+   */
   static async create(
     checkpoint: Checkpoint,
     windows: readonly Int32Array[],
+    kept: ReadonlySet<string>,
     threads: number,
   ): Promise<LayerQuantizer> {
     const { architecture } = checkpoint.manifest;
@@ -66,10 +78,10 @@ export class LayerQuantizer {
       intraOpNumThreads: threads,
       executionProviders: ["cpu"],
     });
-    return new LayerQuantizer(checkpoint, session, streams, windows[0]?.length ?? 0);
+    return new LayerQuantizer(checkpoint, session, streams, kept, windows[0]?.length ?? 0);
   }
 
-  /** The stored form of a layer's matrix; undefined for other tensors. Tensors must be asked for in file order. */
+  /** The stored form of a layer's matrix; undefined for those that are kept and for other tensors. Tensors must be asked for in file order. */
   async encode(name: string, quantization: Manifest["quantization"]): Promise<TensorBytes | undefined> {
     const match = /^layers\.(\d+)\.(.+)$/.exec(name);
     if (!match || !LAYER_MATRICES.some((matrix) => matrix === match[2])) return undefined;
@@ -99,12 +111,15 @@ export class LayerQuantizer {
         for (let i = 0; i < sum.length; i++) sum[i] = (sum[i] as number) + (gram[i] as number);
       }
     }
-    const options = { block: quantization.block_size ?? DEFAULT_BLOCK_SIZE, offsets: quantization.offsets === true };
     for (const [matrix, gram] of grams) {
       const [n, k] = layerMatrixShape(this.#a, matrix);
       const values = weights.get(matrix) ?? new Float32Array(0);
+      const name = `layers.${layer}.${matrix}`;
+      if (this.#kept.has(name)) continue;
+      const { block_size: block = DEFAULT_BLOCK_SIZE, offsets = false } = blockLayout(quantization, name);
+      const options = { block, offsets };
       const { bytes, values: stored } = gptq(values, n, k, inverseFactor(gram, k, DAMPING), options);
-      this.#encoded.set(`layers.${layer}.${matrix}`, bytes);
+      this.#encoded.set(name, bytes);
       weights.set(matrix, stored);
     }
     const next: Float32Array[] = [];

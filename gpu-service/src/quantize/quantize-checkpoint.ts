@@ -1,6 +1,8 @@
 import type { Manifest, WeightFormat } from "@fathom/shared";
-import { type Checkpoint, openCheckpoint } from "../checkpoint/open-checkpoint.ts";
+import { unchangedMatrices } from "../checkpoint/kept-tensors.ts";
+import type { Checkpoint } from "../checkpoint/open-checkpoint.ts";
 import { type RequantizeOptions, requantize } from "../checkpoint/requantize.ts";
+import { weightPlan } from "../checkpoint/weight-plan.ts";
 import { TextModel } from "../text/text-model.ts";
 import { loadDataset } from "../train/data/dataset.ts";
 import type { PromptTemplate } from "../train/data/encode-record.ts";
@@ -27,16 +29,18 @@ export interface CalibrationOptions {
  * @throws TrainError that names the records that cannot be used; what `requantize` throws.
  */
 export async function quantizeCalibrated(
-  dir: string,
+  checkpoint: Checkpoint,
   out: string,
   weights: WeightFormat,
   { data, template, tokens, threads }: CalibrationOptions,
   options: RequantizeOptions = {},
 ): Promise<Manifest> {
   if (weights !== "int4") throw new TrainError(`calibration is for int4; ${weights} needs none`);
-  const checkpoint = await openCheckpoint(dir);
+  const kept = options.keep
+    ? await unchangedMatrices(checkpoint, options.keep, weightPlan(weights))
+    : new Set<string>();
   const windows = await calibrationWindows(checkpoint, data, template, tokens);
-  const quantizer = await LayerQuantizer.create(checkpoint, windows, threads);
+  const quantizer = await LayerQuantizer.create(checkpoint, windows, kept, threads);
   try {
     const note = `by GPTQ on ${windows.length * (windows[0]?.length ?? 0)} tokens`;
     return await requantize(checkpoint, out, weights, {

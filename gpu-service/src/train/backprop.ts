@@ -1,6 +1,7 @@
-import type { Architecture } from "@fathom/shared";
+import { type Architecture, LAYER_MATRICES } from "@fathom/shared";
 import {
   ADAPTER_TENSORS,
+  adapterNames,
   gradientOf,
   LAYER_TENSORS,
   type LayerLearns,
@@ -116,11 +117,15 @@ export class Backprop {
     let teacherRows: { rows: Float32Array; parameters: Parameters } | undefined;
     if (distilled && teacher !== undefined) {
       const own = teacher === "self";
-      // Another teacher's lower layers are ours as long as they are frozen.
-      const from = own ? deepest : Math.min(this.#lowest, deepest);
       const source = own ? parameters : teacher;
-      const start = own || this.#lowest >= deepest ? hidden : this.#lowest > 0 ? common : undefined;
-      const input = start ?? embedTokens(parameter(source, "embed"), size, batch);
+      const shared = own ? deepest : Math.min(this.#lowest, deepest, sharedLayers(parameters, source));
+      // Between the layers that both have and the lowest that trains nothing was kept.
+      const [from, input] =
+        shared === deepest
+          ? [shared, hidden]
+          : shared === this.#lowest && shared > 0
+            ? [shared, common]
+            : [0, embedTokens(parameter(source, "embed"), size, batch)];
       const top = await this.#forwardOnly(source, input, from, this.#a.layers, pass);
       teacherRows = { rows: gatherRows(top, size, targets), parameters: source };
     }
@@ -255,7 +260,8 @@ export class Backprop {
 
   /** Which graphs run a layer: those for adapters where the parameters hold some. */
   #learns(parameters: Parameters, layer: number, keep: boolean): LayerLearns {
-    if (parameters.has(`layers.${layer}.${ADAPTER_TENSORS[0]}`)) return "adapters";
+    const adapters = LAYER_MATRICES.filter((matrix) => parameters.has(`layers.${layer}.${adapterNames(matrix).a}`));
+    if (adapters.length > 0) return { adapters };
     // Without gradients either graph does; the one that is there already saves making another.
     return keep && this.#frozen.layers.has(layer) ? "nothing" : "matrices";
   }
@@ -268,4 +274,16 @@ export class Backprop {
     }
     return feeds;
   }
+}
+
+/** Layers from the bottom, the embedding below them included, that two models have as the very same arrays. */
+function sharedLayers(a: Parameters, b: Parameters): number {
+  if (a.get("embed") !== b.get("embed")) return 0;
+  const same = (layer: number) =>
+    [...LAYER_TENSORS, ...ADAPTER_TENSORS].every(
+      (name) => a.get(`layers.${layer}.${name}`) === b.get(`layers.${layer}.${name}`),
+    );
+  let layer = 0;
+  while (b.has(`layers.${layer}.${LAYER_TENSORS[0]}`) && same(layer)) layer++;
+  return layer;
 }

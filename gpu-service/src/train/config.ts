@@ -53,10 +53,12 @@ export const TrainConfig = z.strictObject({
   alwaysFull: z.boolean().default(false),
   /** Share of the loss that is KL to the teacher. */
   distill: z.number().min(0).max(1).default(0),
-  /** Who teaches: the model's own full depth, or the base's. */
-  teacher: z.enum(["self", "base"]).default("self"),
+  /** Who teaches: full depth of the model itself (`self`), of the base (`base`), or of the checkpoint in a folder. */
+  teacher: z.string().min(1).default("self"),
   /** Rank of low-rank adapters: only those train, and are merged at the end. Default: the matrices train themselves. */
   loraRank: z.int().min(1).max(1024).optional(),
+  /** Matrices that get adapters, such as attn.o,mlp.down,layers:20-29. Default: all of the layers that are not frozen. */
+  adapt: z.string().min(1).optional(),
   /** File of adapters to start from, as `--export-adapters` writes it; default: fresh ones. */
   initAdapters: z.string().min(1).optional(),
   /** What stays as it is: embeddings, head, norm, layers:0-5. */
@@ -108,6 +110,9 @@ export function parseConfig(settings: object, where: string): TrainConfig {
   }
   if (method === "ict" && result.data.loraRank !== undefined) {
     throw new TrainError(`${where}: 'loraRank' adapts the layers, which ict leaves as they are`);
+  }
+  if (result.data.adapt !== undefined && result.data.loraRank === undefined) {
+    throw new TrainError(`${where}: 'adapt' needs 'loraRank'`);
   }
   if (result.data.initAdapters !== undefined && result.data.loraRank === undefined) {
     throw new TrainError(`${where}: 'initAdapters' needs 'loraRank', the rank of the adapters in the file`);

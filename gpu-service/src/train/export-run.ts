@@ -36,7 +36,7 @@ export async function exportRun(
       created: new Date().toISOString(),
       notes:
         `trained with ${config.method} on ${basename(config.data)} for ${step} steps` +
-        (config.distill > 0 ? `, ${config.distill} of the loss distilled from ${config.teacher}` : ""),
+        (config.distill > 0 ? `, ${config.distill} of the loss distilled from ${basename(config.teacher)}` : ""),
     },
   };
   const writer = await CheckpointWriter.create(dir, header, { force: true });

@@ -1,4 +1,5 @@
 import { type Architecture, LAYER_MATRICES } from "@fathom/shared";
+import { listParts, parseLayers } from "../checkpoint/select-matrices.ts";
 
 /** What a run leaves as it is. A tied head and embedding are one tensor: freezing either freezes both. */
 export interface Frozen {
@@ -18,17 +19,10 @@ export const NOTHING_FROZEN: Frozen = { embeddings: false, head: false, norm: fa
 export function parseFrozen(text: string, a: Architecture): Frozen {
   const layers = new Set<number>();
   const whole = new Set<string>();
-  for (const part of text
-    .split(",")
-    .map((p) => p.trim())
-    .filter((p) => p !== "")) {
-    const range = /^layers:(\d{1,4})(?:-(\d{1,4}))?$/.exec(part);
+  for (const part of listParts(text)) {
+    const range = parseLayers(part, a);
     if (range) {
-      const from = Number(range[1]);
-      const to = Number(range[2] ?? range[1]);
-      if (from > to || to >= a.layers)
-        throw new RangeError(`'${part}': the layers are 0-${a.layers - 1}, the lowest first`);
-      for (let layer = from; layer <= to; layer++) layers.add(layer);
+      for (const layer of range) layers.add(layer);
     } else if (part === "embeddings" || part === "head" || part === "norm") {
       whole.add(part);
     } else {

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { selectMatrices } from "../checkpoint/select-matrices.ts";
 import { temporaryFolder } from "../checkpoint/testing/temporary-folder.ts";
 import { Backprop, type ExitTerm } from "./backprop.ts";
 import { parseFrozen } from "./frozen.ts";
@@ -10,6 +11,7 @@ import { importTiny, type TinyModel } from "./testing/tiny-model.ts";
 
 const root = temporaryFolder();
 const RANK = 3;
+const PART = "mlp.down,layers:2,layers:4";
 const NAME = "layers.1.mlp.down";
 const FROZEN = "embeddings,head,norm,layers:0";
 
@@ -25,9 +27,8 @@ beforeAll(async () => {
 afterAll(() => engine.close());
 
 /** The model with adapters on every layer but the lowest; `seed` makes them random, without it they are fresh. */
-function adapted(seed?: number): Parameters {
-  const layers = Array.from({ length: model.architecture.layers - 1 }, (_, i) => i + 1);
-  const adapters = freshAdapters(model.architecture, layers, RANK, 5);
+function adapted(seed?: number, matrices = () => `layers:1-${model.architecture.layers - 1}`): Parameters {
+  const adapters = freshAdapters(model.architecture, selectMatrices(matrices(), model.architecture), RANK, 5);
   if (seed !== undefined) {
     const random = randomStream(seed);
     for (const values of adapters.values()) for (let i = 0; i < values.length; i++) values[i] = 0.2 * (random() - 0.5);
@@ -47,6 +48,26 @@ test("fresh adapters change nothing, and only the layers asked for have some", a
   expect(loss).toBeCloseTo((await run(model.parameters)).loss, 6);
   expect(gradients.size).toBe(2 * 4 * (model.architecture.layers - 1));
   for (const name of gradients.keys()) expect(name).toMatch(/^layers\.[1-9]\d*\..*\.lora_[ab]$/);
+});
+
+test("matrices without adapters get no gradient and change nothing for those that have some", async () => {
+  const ownLayers = (values: Parameters) =>
+    new Map([...values].filter(([name]) => !name.startsWith("layers.0.mlp.down.")));
+  const some = ownLayers(adapted(9, () => PART));
+  const { loss, gradients } = await run(some);
+  const zeros = adapted();
+  const padded = new Map([...zeros].map(([name, values]) => [name, some.get(name) ?? values]));
+  const all = await run(padded);
+  expect(loss).toBeCloseTo(all.loss, 5);
+  const names = [...gradients.keys()];
+  expect(new Set(names.map((name) => name.replace(/\.lora_[ab]$/, "")))).toEqual(
+    new Set([...selectMatrices(PART, model.architecture)].filter((name) => !name.startsWith("layers.0."))),
+  );
+  for (const name of names) {
+    const [own, other] = [parameter(gradients, name), parameter(all.gradients, name)];
+    expect(own.length).toBe(other.length);
+    for (let i = 0; i < own.length; i += 5) expect(own[i], name).toBeCloseTo(other[i] ?? Number.NaN, 4);
+  }
 });
 
 test("the merged matrix is W₀ + 2·B·A and computes what the adapters compute", async () => {

@@ -1,4 +1,4 @@
-import { type Architecture, LAYER_MATRICES, layerMatrixShape } from "@fathom/shared";
+import { type Architecture, tensorShapes } from "@fathom/shared";
 import ort from "onnxruntime-node";
 import { GraphBuilder, MICROSOFT } from "../graph/graph-builder.ts";
 import { ADAPTER_SCALE, adapterNames } from "../graph/llama-training.ts";
@@ -12,14 +12,14 @@ import { type SessionOptions, sessionOptions } from "./training-sessions.ts";
 const INITIAL_STREAM = 3;
 
 /**
- * Fresh low-rank adapters of the layers' matrices, by name: W = W₀ + 2·B·A with A [r, K] random and B [N, r] zero (Hu et al.
+ * Fresh low-rank adapters of layer matrices, by name: W = W₀ + 2·B·A with A [r, K] random and B [N, r] zero (Hu et al.
  * 2021, section 4.1), so that they change nothing yet. Packed projections share one adapter.
- * @param layers layers whose matrices are adapted
+ * @param matrices full names of the matrices that are adapted
  */
-export function freshAdapters(a: Architecture, layers: readonly number[], rank: number, seed: number): Parameters {
+export function freshAdapters(a: Architecture, matrices: ReadonlySet<string>, rank: number, seed: number): Parameters {
   const parameters: Parameters = new Map();
-  for (const [index, { name, shape }] of adaptedMatrices(a, layers).entries()) {
-    const [n, k] = shape;
+  const chosen = [...tensorShapes(a)].filter(([name]) => matrices.has(name));
+  for (const [index, [name, [n = 0, k = 0]]] of chosen.entries()) {
     const random = randomStream(seed, INITIAL_STREAM, index);
     // Uniform in ±1/√K, as PyTorch initialises a linear layer.
     const bound = 1 / Math.sqrt(k);
@@ -42,11 +42,10 @@ export async function mergeAdapters(
   const merged: Parameters = new Map();
   const session = await ort.InferenceSession.create(encodeModel(mergeGraph()), sessionOptions(options));
   try {
-    const all = Array.from({ length: a.layers }, (_, layer) => layer);
-    const matrices = new Map(adaptedMatrices(a, all).map(({ name, shape }) => [name, shape]));
+    const shapes = tensorShapes(a);
     for (const [name, values] of adapted) {
       if (name.endsWith(".lora_a") || name.endsWith(".lora_b")) continue;
-      const [n = 0, k = 0] = matrices.get(name) ?? [];
+      const [n = 0, k = 0] = shapes.get(name) ?? [];
       const names = adapterNames(name);
       if (!adapted.has(names.a)) {
         merged.set(name, values);
@@ -61,12 +60,6 @@ export async function mergeAdapters(
     await session.release();
   }
   return merged;
-}
-
-function adaptedMatrices(a: Architecture, layers: readonly number[]) {
-  return layers.flatMap((layer) =>
-    LAYER_MATRICES.map((matrix) => ({ name: `layers.${layer}.${matrix}`, shape: layerMatrixShape(a, matrix) })),
-  );
 }
 
 /** `merged` = `base` + 2 · `b` · `a`, all float32. */

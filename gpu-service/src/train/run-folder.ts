@@ -13,6 +13,8 @@ const RunRecord = z.object({
   /** SHA-256 of the base's manifest, which holds those of its files. */
   base_sha256: z.string(),
   data_sha256: z.string(),
+  /** SHA-256 of the teacher's manifest, where it is a checkpoint of its own. */
+  teacher_sha256: z.string().optional(),
   /** SHA-256 of the adapters it started from. */
   adapters_sha256: z.string().optional(),
   environment: z.record(z.string(), z.unknown()),

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { readFile, writeFile } from "node:fs/promises";
+import { cp, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { exportCheckpoint } from "../checkpoint/export/export-checkpoint.ts";
@@ -169,6 +169,29 @@ test("low-rank adapters train, resume bit for bit, and are merged into an ordina
     if (adapted) expect(values, name).not.toEqual(before.get(name));
     else expect(values, name).toEqual(before.get(name));
   }
+});
+
+test("another checkpoint teaches, and a run goes on only with the teacher that it started with", async () => {
+  const [own, other] = [join(root, "taught"), join(root, "taught-by-folder")];
+  const teacher = join(root, "teacher");
+  await cp(base, teacher, { recursive: true });
+  await startRun(own, config({ maxSteps: 2 }), never);
+  await startRun(other, config({ maxSteps: 2, teacher }), never);
+  expect(await metrics(other)).toBe(await metrics(own));
+
+  const manifest = join(teacher, "manifest.json");
+  await writeFile(manifest, `${await readFile(manifest, "utf8")} `);
+  await expect(resumeRun(other, { maxSteps: 3 }, never)).rejects.toThrow(
+    `${teacher}: is not the teacher that the run in ${other} started with`,
+  );
+  const tied = join(root, "tied-teacher");
+  await importTiny("tied", tied);
+  await expect(startRun(join(root, "refused"), config({ teacher: tied }), never)).rejects.toThrow(
+    `${tied}: cannot teach, its architecture is not that of ${base}`,
+  );
+  await expect(startRun(join(root, "refused"), config({ teacher: join(root, "nobody") }), never)).rejects.toThrow(
+    "nobody",
+  );
 });
 
 test("a state that a crash cut short is not taken, and the last good one is used", async () => {

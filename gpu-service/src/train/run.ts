@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import type { ExitSet } from "@fathom/shared";
 import { hashFile } from "../checkpoint/hash-file.ts";
 import { checkExits } from "../checkpoint/import-checkpoint.ts";
@@ -43,6 +44,7 @@ export async function startRun(
     ...config,
     base: resolve(config.base),
     data: resolve(config.data),
+    teacher: isFolder(config.teacher) ? resolve(config.teacher) : config.teacher,
     ...(config.initAdapters === undefined ? {} : { initAdapters: resolve(config.initAdapters) }),
   };
   const material = await loadMaterial(absolute);
@@ -116,7 +118,9 @@ interface Material {
   base: Checkpoint;
   exits: ExitSet;
   data: Dataset;
-  hashes: { base_sha256: string; data_sha256: string };
+  /** Checkpoint of a teacher that is neither the model nor its base. */
+  teacher: Checkpoint | undefined;
+  hashes: { base_sha256: string; data_sha256: string; teacher_sha256?: string };
 }
 
 async function loadMaterial(config: TrainConfig): Promise<Material> {
@@ -135,9 +139,29 @@ async function loadMaterial(config: TrainConfig): Promise<Material> {
     skipEmpty: config.skipEmpty,
     minResponse: config.minResponse,
   });
-  const manifest = await readFile(join(config.base, MANIFEST_FILE));
-  const base_sha256 = createHash("sha256").update(manifest).digest("hex");
-  return { base, exits, data, hashes: { base_sha256, data_sha256: data.sha256 } };
+  const teacher = isFolder(config.teacher) ? await openTeacher(config.teacher, base) : undefined;
+  const hashes = {
+    base_sha256: await hashManifest(base),
+    data_sha256: data.sha256,
+    ...(teacher ? { teacher_sha256: await hashManifest(teacher) } : {}),
+  };
+  return { base, teacher, exits, data, hashes };
+}
+
+function isFolder(teacher: string): boolean {
+  return teacher !== "self" && teacher !== "base";
+}
+
+async function openTeacher(dir: string, base: Checkpoint): Promise<Checkpoint> {
+  const teacher = await openCheckpoint(dir);
+  if (isDeepStrictEqual(teacher.manifest.architecture, base.manifest.architecture)) return teacher;
+  throw new TrainError(`${dir}: cannot teach, its architecture is not that of ${base.dir}`);
+}
+
+async function hashManifest({ dir }: Checkpoint): Promise<string> {
+  return createHash("sha256")
+    .update(await readFile(join(dir, MANIFEST_FILE)))
+    .digest("hex");
 }
 
 async function reopen(folder: RunFolder, changes: ResumeSettings) {
@@ -150,6 +174,9 @@ async function reopen(folder: RunFolder, changes: ResumeSettings) {
   if (material.hashes.data_sha256 !== record.data_sha256) {
     throw new TrainError(`${config.data}: is not the data that the run in ${folder.path} started with`);
   }
+  if (material.hashes.teacher_sha256 !== record.teacher_sha256) {
+    throw new TrainError(`${config.teacher}: is not the teacher that the run in ${folder.path} started with`);
+  }
   const { adapters_sha256 } = record;
   const hashes = { ...material.hashes, ...(adapters_sha256 === undefined ? {} : { adapters_sha256 }) };
   return { config, material, hashes };
@@ -157,11 +184,13 @@ async function reopen(folder: RunFolder, changes: ResumeSettings) {
 
 async function newTrainer(
   config: TrainConfig,
-  { base, exits, data }: Material,
+  { base, teacher, exits, data }: Material,
   state: RunState | undefined,
   adapters?: Parameters,
 ) {
-  return new Trainer(base.manifest.architecture, await loadParameters(base), config, exits, data, state, adapters);
+  const parameters = await loadParameters(base);
+  const taughtBy = config.teacher === "base" ? parameters : teacher && (await loadParameters(teacher));
+  return new Trainer(base.manifest.architecture, parameters, taughtBy, config, exits, data, state, adapters);
 }
 
 async function startingAdapters(config: TrainConfig, { manifest }: Checkpoint) {

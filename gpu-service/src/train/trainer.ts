@@ -1,11 +1,12 @@
-import type { Architecture, ExitSet } from "@fathom/shared";
+import { type Architecture, type ExitSet, LAYER_MATRICES } from "@fathom/shared";
+import { selectMatrices } from "../checkpoint/select-matrices.ts";
 import { adamWStep, clipScale } from "./adamw.ts";
 import { Backprop, type ExitLoss } from "./backprop.ts";
 import { targetsOf } from "./batch.ts";
 import type { TrainConfig } from "./config.ts";
 import { type Dataset, epochBatches, padded } from "./data/dataset.ts";
 import type { Example } from "./data/encode-record.ts";
-import { frozenTensors, parseFrozen } from "./frozen.ts";
+import { type Frozen, frozenTensors, parseFrozen } from "./frozen.ts";
 import { IntermediateHeads, initialHeads } from "./intermediate-heads.ts";
 import { freshAdapters, mergeAdapters } from "./lora.ts";
 import { distill } from "./objectives/distill.ts";
@@ -50,7 +51,8 @@ export class Trainer {
   /** Heads of the exits' own, with method ict: the trunk stays as it is then. */
   readonly #heads: IntermediateHeads | undefined;
   readonly #architecture: Architecture;
-  readonly #base: Parameters;
+  /** Whose full depth teaches; undefined when it is the model's own. */
+  readonly #teacher: Parameters | undefined;
   /** All parameters: trained ones, adapters among them, are this run's own, frozen ones the base's. */
   readonly #parameters: Parameters = new Map();
   readonly state: RunState;
@@ -58,12 +60,14 @@ export class Trainer {
 
   /**
    * @param base parameters of the base; never changed
+   * @param teacher parameters of the teacher, undefined when the model's own full depth teaches
    * @param state where to go on; undefined starts anew
    * @param adapters to start anew with; default: fresh ones
    */
   constructor(
     a: Architecture,
     base: Parameters,
+    teacher: Parameters | undefined,
     config: TrainConfig,
     exits: ExitSet,
     data: Dataset,
@@ -72,7 +76,7 @@ export class Trainer {
   ) {
     const asked = freezing(config.freeze, a);
     const lora = config.loraRank;
-    const frozen = lora === undefined ? asked : { ...asked, embeddings: true, head: true, norm: true };
+    const frozen = lora === undefined ? asked : allButAdapters(asked, a, config);
     const ict = config.method === "ict";
     const fixed = ict || lora !== undefined ? new Set(base.keys()) : frozenTensors(frozen);
     const options = { threads: config.threads, spinning: config.spinning, provider: config.provider };
@@ -80,7 +84,7 @@ export class Trainer {
     this.#config = config;
     this.#exits = exits;
     this.#data = data;
-    this.#base = base;
+    this.#teacher = teacher;
     const trained: Parameters = new Map();
     for (const [name, values] of ict ? [...base, ...initialHeads(a, base, exits)] : base) {
       const own = fixed.has(name) ? values : (state?.parameters.get(name) ?? values.slice());
@@ -131,7 +135,7 @@ export class Trainer {
       { weights: config.exitWeights, exitsPerStep: config.exitsPerStep, alwaysFull: config.alwaysFull },
       random,
     );
-    const ownFull = config.teacher === "self" ? this.#exits.at(-1) : undefined;
+    const ownFull = this.#teacher === undefined ? this.#exits.at(-1) : undefined;
     const terms = config.distill > 0 ? distill(chosen, config.distill, ownFull) : chosen;
 
     const micro = Array.from({ length: config.accumulation }, (_, i) =>
@@ -143,7 +147,7 @@ export class Trainer {
     const sums: ExitLoss[] = terms.map(({ depth }) => ({ depth, loss: 0, accuracy: 0 }));
     for (const [i, batch] of micro.entries()) {
       const scale = (counts[i] ?? 0) / total;
-      const teacher = config.teacher === "self" ? "self" : this.#base;
+      const teacher = this.#teacher ?? "self";
       const losses = this.#heads
         ? await this.#heads.run(batch, scale, gradients)
         : await this.#backprop.run(this.#parameters, batch, terms, gradients, { teacher, scale });
@@ -245,17 +249,38 @@ export class Trainer {
 }
 
 /** The fresh adapters of a run with these settings. */
-export function initialAdapters(a: Architecture, { freeze, loraRank = 1, seed }: TrainConfig): Parameters {
-  const { layers: frozen } = freezing(freeze, a);
-  const layers = Array.from({ length: a.layers }, (_, layer) => layer).filter((layer) => !frozen.has(layer));
-  return freshAdapters(a, layers, loraRank, seed);
+export function initialAdapters(a: Architecture, config: TrainConfig): Parameters {
+  return freshAdapters(a, adaptedMatrices(a, config), config.loraRank ?? 1, config.seed);
 }
 
-function freezing(text: string, a: Architecture) {
+/** The matrices that a run with adapters adapts. @throws TrainError when there are none. */
+function adaptedMatrices(a: Architecture, { freeze, adapt }: TrainConfig): Set<string> {
+  const { layers } = freezing(freeze, a);
+  const wanted = inSetting("adapt", () => selectMatrices(adapt ?? LAYER_MATRICES.join(), a));
+  return new Set([...wanted].filter((name) => !layers.has(layerOf(name))));
+}
+
+/** With adapters the layers that have none are frozen too, and everything outside the layers. */
+function allButAdapters(asked: Frozen, a: Architecture, config: TrainConfig): Frozen {
+  const learning = new Set([...adaptedMatrices(a, config)].map(layerOf));
+  const layers = Array.from({ length: a.layers }, (_, layer) => layer).filter((layer) => !learning.has(layer));
+  return { ...asked, embeddings: true, head: true, norm: true, layers: new Set(layers) };
+}
+
+function layerOf(tensor: string): number {
+  return Number(tensor.split(".")[1]);
+}
+
+function freezing(text: string, a: Architecture): Frozen {
+  return inSetting("freeze", () => parseFrozen(text, a));
+}
+
+/** @throws TrainError that names the setting when its text is not understood. */
+function inSetting<T>(name: string, parse: () => T): T {
   try {
-    return parseFrozen(text, a);
+    return parse();
   } catch (error) {
-    if (error instanceof RangeError) throw new TrainError(`'freeze': ${error.message}`);
+    if (error instanceof RangeError) throw new TrainError(`'${name}': ${error.message}`);
     throw error;
   }
 }

@@ -26,7 +26,7 @@ export interface LayerSessions {
 export class TrainingSessions {
   readonly #a: Architecture;
   readonly #options: ort.InferenceSession.SessionOptions;
-  readonly #layers = new Map<LayerLearns, Promise<LayerSessions>>();
+  readonly #layers = new Map<string, Promise<LayerSessions>>();
   readonly #heads = new Map<string, Promise<ort.InferenceSession>>();
 
   constructor(a: Architecture, options: SessionOptions) {
@@ -36,7 +36,7 @@ export class TrainingSessions {
 
   /** A layer's two passes. */
   layer(learns: LayerLearns): Promise<LayerSessions> {
-    return memo(this.#layers, learns, async () => {
+    return memo(this.#layers, JSON.stringify(learns), async () => {
       const { forward, backward } = buildTrainingLayer(this.#a, learns);
       return { forward: await this.#create(forward), backward: await this.#create(backward) };
     });

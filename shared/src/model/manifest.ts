@@ -101,8 +101,8 @@ export const Manifest = z
       embedding: WeightFormat,
       head: WeightFormat,
       block_size: z.int().min(16).optional(),
-      /** int4 matrices carry an offset per block in extra columns; see `offsetColumns`. */
-      offsets: z.boolean().optional(),
+      /** int4 matrices, all of them or those named, carry an offset per block in extra columns; see `offsetColumns`. */
+      offsets: z.union([z.boolean(), z.array(z.string())]).optional(),
     }),
     tokenizer: z.object({
       bos_token_id: z.int().min(0).nullable(),
@@ -134,15 +134,28 @@ export type LayerMatrix = (typeof LAYER_MATRICES)[number];
 /** Values that share a scale when the manifest does not say. */
 export const DEFAULT_BLOCK_SIZE = 32;
 
+/** How the blocks of one int8 or int4 matrix lie. */
+export interface BlockLayout {
+  /** Values that share a scale; default DEFAULT_BLOCK_SIZE. */
+  block_size?: number | undefined;
+  /** Blocks of int4 carry an offset. */
+  offsets?: boolean | undefined;
+}
+
+/** The layout that a checkpoint gives the tensor `name`. */
+export function blockLayout({ block_size, offsets }: Manifest["quantization"], name: string): BlockLayout {
+  return { block_size, offsets: Array.isArray(offsets) ? offsets.includes(name) : offsets };
+}
+
 /**
- * Extra columns of an int4 [N, K] matrix: with `quantization.offsets`, column K + j holds the offset of the row's block j, so
+ * Extra columns of an int4 [N, K] matrix: with `offsets`, column K + j holds the offset of the row's block j, so
  * that value = (q − zero_point) · scale + offset (an integer zero point alone cannot hold what GGUF's Q4_1 or any real-valued
  * minimum says). Multiplying the extended matrix with the input followed by its block sums adds the offsets' share. The
  * columns are encoded in blocks of their own behind the row's; a K that blocks do not divide has none.
  */
-export function offsetColumns(quantization: Manifest["quantization"], format: WeightFormat, k: number): number {
-  const block = quantization.block_size ?? DEFAULT_BLOCK_SIZE;
-  return format === "int4" && quantization.offsets === true && k % block === 0 ? k / block : 0;
+export function offsetColumns(layout: BlockLayout, format: WeightFormat, k: number): number {
+  const block = layout.block_size ?? DEFAULT_BLOCK_SIZE;
+  return format === "int4" && layout.offsets === true && k % block === 0 ? k / block : 0;
 }
 
 /** [N, K] of a layer matrix. `attn.qkv` stacks q, k, v along N; `mlp.gate_up` stacks gate, up. */

@@ -53,7 +53,7 @@ export async function sortedVsSft(
   const rows: ComparisonRow[] = [];
   for (const method of ORDER) {
     const settings = trainConfig(config, method);
-    const trainer = new Trainer(a, start, settings, config.exits, data, undefined);
+    const trainer = new Trainer(a, start, undefined, settings, config.exits, data, undefined);
     try {
       for (let step = 0; step < config.steps; step++) {
         const { loss } = await trainer.step();
