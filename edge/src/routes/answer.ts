@@ -43,7 +43,7 @@ export async function answer(c: Context<AppEnv>, admitted: Admitted, end: Reques
 async function send(c: Context<AppEnv>, admitted: Admitted, end: RequestEnd): Promise<Response> {
   const { request, path, maxTokensField, candidates, limit, offer } = admitted;
   const { max_tokens: _, ...rest } = { ...request, max_completion_tokens: undefined };
-  const { plan } = c.var.customer;
+  const { plan, tenant } = c.var.customer;
   const call = async (maxTokens: number | undefined): Promise<Response> => {
     const { service, response } = await callService({
       services: candidates.map((candidate) => candidate.service),
@@ -51,6 +51,7 @@ async function send(c: Context<AppEnv>, admitted: Admitted, end: RequestEnd): Pr
       // The exit policy goes on as it is: the depth only caps it.
       body: { ...rest, [maxTokensField]: maxTokens, fathom: { ...request.fathom, depth: offer.depth } },
       requestId: c.var.requestId,
+      tenant,
       depth: offer.depth,
       reason: offer.reason,
       price: plan.price_nano_usd_per_layer_token,

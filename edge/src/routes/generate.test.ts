@@ -76,7 +76,8 @@ describe("the service", () => {
       max_tokens: undefined,
       fathom: { per_token_layers: true, depth: 24 },
     });
-    expect(claims).toMatchObject({ iss: "fathom-edge", max_depth: 24, jti: response.headers.get("x-request-id") });
+    const jti = response.headers.get("x-request-id");
+    expect(claims).toMatchObject({ iss: "fathom-edge", max_depth: 24, jti, cache_salt: tenant.name });
     const lifetime = claims.exp - Math.floor(Date.now() / 1000);
     expect(lifetime).toBeGreaterThan(0);
     expect(lifetime).toBeLessThanOrEqual(60);

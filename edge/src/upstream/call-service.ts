@@ -19,6 +19,8 @@ export interface ServiceCall {
   path: string;
   body: unknown;
   requestId: string;
+  /** Shares what the service remembers of prompts with nobody else. */
+  tenant: string;
   depth: number;
   reason: DepthReason;
   /** Nano-USD per layer-token. */
@@ -61,7 +63,12 @@ export async function callService(call: ServiceCall): Promise<ServiceAnswer> {
 }
 
 async function send(service: ReadyService, call: ServiceCall): Promise<Response> {
-  const token = await signServiceToken(call.secret, call.requestId, call.depth, call.priority);
+  const token = await signServiceToken(call.secret, {
+    jti: call.requestId,
+    max_depth: call.depth,
+    cache_salt: call.tenant,
+    priority: call.priority,
+  });
   return await fetch(service.url + call.path, {
     method: "POST",
     headers: {

@@ -1,26 +1,17 @@
-import type { RequestPriority, ServiceTokenClaims } from "@fathom/shared";
+import type { ServiceTokenClaims } from "@fathom/shared";
 import { sign } from "hono/jwt";
 
 /** Seconds a token is valid: long enough for a clock that is a little off, short enough to be worthless when it leaks. */
 const LIFETIME_SECONDS = 60;
 
-/**
- * A token with which a GPU service accepts one request (HS256).
- * @param requestId goes into the service's log as it is
- * @param maxDepth deepest layer that the service may run
- * @param priority how the request waits for its turn there
- */
+/** A token with which a GPU service accepts one request (HS256); `jti` is the request's id. */
 export async function signServiceToken(
   secret: string,
-  requestId: string,
-  maxDepth: number,
-  priority?: RequestPriority,
+  request: Omit<ServiceTokenClaims, "iss" | "exp">,
 ): Promise<string> {
   const claims: ServiceTokenClaims = {
     iss: "fathom-edge",
-    jti: requestId,
-    max_depth: maxDepth,
-    ...(priority ? { priority } : {}),
+    ...request,
     exp: Math.floor(Date.now() / 1000) + LIFETIME_SECONDS,
   };
   // As raw bytes, as the service reads it: a secret that looks like PEM is still a secret.

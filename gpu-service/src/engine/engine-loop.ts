@@ -3,7 +3,7 @@ import { CostModel } from "./cost-model.ts";
 import { EngineRow, now } from "./engine-row.ts";
 import type { Executor } from "./executor.ts";
 import { bytesFor, type KvNeed } from "./kv-layout.ts";
-import { PrefixCache } from "./prefix-cache.ts";
+import { BLOCK, PrefixCache } from "./prefix-cache.ts";
 import { probeExits, scoreExits } from "./probe.ts";
 import type { HostMessage, WorkerMessage } from "./protocol.ts";
 import { type Plan, Scheduler } from "./scheduler.ts";
@@ -190,12 +190,11 @@ export class EngineLoop {
     row.startedAt ??= now();
     this.#executor.reserve(id, depth, sequence.tokens.length + 1);
     if (!this.#executor.sharesPrefixes) return;
-    const length = this.#reusable(id);
-    const { blocks } = this.#prefixes.find(sequence.tokens.slice(0, length), depth);
+    const { length, blocks } = this.#knownPrefix(sequence);
     let at = 0;
     for (const { kv, depth: deep } of blocks) {
       this.#executor.writeKv(id, deep, at, kv);
-      at += length / blocks.length;
+      at += BLOCK;
     }
     sequence.restart(length);
     if (row.preemptions === 0) {
@@ -206,12 +205,15 @@ export class EngineLoop {
     }
   }
 
-  /** Positions of a request's tokens whose K/V can be copied; the last one always runs, because its output is wanted. */
+  /** Positions of a request's tokens whose K/V can be copied. */
   #reusable(id: string): number {
     const row = this.#rows.get(id);
-    if (!row || !this.#executor.sharesPrefixes) return 0;
-    const { sequence } = row;
-    return this.#prefixes.find(sequence.tokens.slice(0, -1), sequence.request.depth).length;
+    return row && this.#executor.sharesPrefixes ? this.#knownPrefix(row.sequence).length : 0;
+  }
+
+  /** The last position always runs, because its output is wanted. */
+  #knownPrefix({ tokens, request }: Sequence) {
+    return this.#prefixes.find(tokens.slice(0, -1), request.depth, request.cacheSalt);
   }
 
   #visits({ prefill, decode }: Plan): Visit[] {
@@ -275,11 +277,10 @@ export class EngineLoop {
   /** Keeps the K/V of what was run to the full depth of the request. */
   #remember(sequence: Sequence): void {
     if (!this.#executor.sharesPrefixes) return;
-    const { depth } = sequence.request;
+    const { depth, cacheSalt } = sequence.request;
     const complete = sequence.computed(0) - sequence.pendingRows;
-    this.#prefixes.add(sequence.tokens.slice(0, complete), depth, (from, to) =>
-      this.#executor.readKv(sequence.id, depth, from, to),
-    );
+    const read = (from: number, to: number) => this.#executor.readKv(sequence.id, depth, from, to);
+    this.#prefixes.add(sequence.tokens.slice(0, complete), depth, read, cacheSalt);
   }
 
   #finish(row: EngineRow, reason: EngineFinishReason): void {

@@ -104,4 +104,7 @@ test("a prompt that was run before is not run again", async () => {
   expect(again.account?.cachedTokens).toBe(96);
   expect(shallower.account?.cachedTokens).toBe(96);
   expect(again.tokens).toEqual(first.tokens);
+  const salted = request({ prompt, maxTokens: 3, cacheSalt: "acme" });
+  expect((await collect(engine, salted)).account?.cachedTokens).toBe(0);
+  expect((await collect(engine, { ...salted, id: "again" })).account?.cachedTokens).toBe(96);
 });

@@ -175,3 +175,13 @@ test("a cache without room keeps nothing", () => {
   cache.add(promptOf([1, 2]), 4, reader([1, 2], 4));
   expect([cache.bytes, cache.find(promptOf([1, 2]), 4).length]).toEqual([0, 0]);
 });
+
+test("prompts share nothing under different salts, and everything under the same one", () => {
+  const cache = new PrefixCache(blockBytes(100));
+  const lengths = () =>
+    [undefined, "acme", "acme|1", "1"].map((salt) => cache.find(promptOf([1, 2]), 4, salt).length / BLOCK);
+  cache.add(promptOf([1, 2]), 4, reader([1, 2], 4), "acme");
+  expect(lengths()).toEqual([0, 2, 0, 0]);
+  cache.add(promptOf([1]), 4, reader([1], 4));
+  expect(lengths()).toEqual([1, 2, 0, 0]);
+});

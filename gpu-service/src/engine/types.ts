@@ -48,6 +48,8 @@ export interface EngineRequest {
   maxTokens: number;
   /** Token ids that end the answer (they are not emitted). */
   stopTokenIds: readonly number[];
+  /** K/V of a prompt's beginning is shared with requests of the same salt only. Default: with those that have none. */
+  cacheSalt?: string;
   /** Default interactive, weight 1. */
   priority?: EnginePriority;
   /** Milliseconds from the start of `generate` after which the answer ends with `timeout`. Default none. */

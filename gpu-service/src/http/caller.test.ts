@@ -34,9 +34,16 @@ test("the secret itself opens every depth", async () => {
 });
 
 test("a token of the edge carries its claims", async () => {
-  const given = headers(await bearer(claims()), { [REASON_HEADER]: "budget", [PRICE_HEADER]: "250" });
+  const token = await bearer(claims({ cache_salt: "acme" }));
+  const given = headers(token, { [REASON_HEADER]: "budget", [PRICE_HEADER]: "250" });
   const priority = { class: "interactive", weight: 1 };
-  expect(await authenticate(given)).toEqual({ maxDepth: 18, reason: "budget", price: 250, priority });
+  expect(await authenticate(given)).toEqual({
+    maxDepth: 18,
+    reason: "budget",
+    price: 250,
+    cacheSalt: "acme",
+    priority,
+  });
 });
 
 test("a token's priority is believed, and a header beside it means nothing", async () => {

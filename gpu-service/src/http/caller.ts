@@ -19,6 +19,8 @@ export interface Caller {
   reason: DepthReason | undefined;
   /** Nano-USD per layer-token. */
   price: number;
+  /** Shares K/V of prompt beginnings with callers of the same salt only; direct callers have none. */
+  cacheSalt: string | undefined;
   /** Whose turn it is when requests wait. */
   priority: RequestPriority;
 }
@@ -88,7 +90,7 @@ function direct(headers: Headers): Caller {
   const known = PriorityClass.optional().safeParse(given ?? undefined);
   if (!known.success) throw badHeader(PRIORITY_HEADER, `must be one of ${PriorityClass.options.join(", ")}`);
   const priority = known.data ? { ...DEFAULT_PRIORITY, class: known.data } : DEFAULT_PRIORITY;
-  return { maxDepth: Number.POSITIVE_INFINITY, reason: undefined, price: 0, priority };
+  return { maxDepth: Number.POSITIVE_INFINITY, reason: undefined, price: 0, cacheSalt: undefined, priority };
 }
 
 function fromEdge(claims: ServiceTokenClaims, headers: Headers): Caller {
@@ -101,6 +103,7 @@ function fromEdge(claims: ServiceTokenClaims, headers: Headers): Caller {
     maxDepth: claims.max_depth,
     reason: known.data,
     price: price === null ? 0 : Number(price),
+    cacheSalt: claims.cache_salt,
     priority: claims.priority ?? DEFAULT_PRIORITY,
   };
 }

@@ -115,6 +115,7 @@ function resolve(
       prompt: prompt.tokens,
       ...dial,
       priority: caller.priority,
+      ...(caller.cacheSalt === undefined ? {} : { cacheSalt: caller.cacheSalt }),
       sampling: {
         temperature: request.temperature ?? 1,
         topP: request.top_p ?? 1,

@@ -17,6 +17,8 @@ export const ServiceTokenClaims = z.object({
   /** Request id. */
   jti: z.string().min(1).max(128),
   max_depth: Depth,
+  /** Requests share K/V of common prompt beginnings only under the same salt: the edge gives every tenant its own. */
+  cache_salt: z.string().min(1).max(128).optional(),
   /** Default interactive, weight 1. */
   priority: RequestPriority.optional(),
   /** Expiry, seconds since the epoch. */
