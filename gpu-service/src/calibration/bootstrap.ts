@@ -1,4 +1,4 @@
-import { randomStream } from "../train/random.ts";
+import { randomStream } from "../random/random-stream.ts";
 
 const RESAMPLES = 2000;
 

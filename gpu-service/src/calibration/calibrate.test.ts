@@ -8,7 +8,7 @@ import { importCheckpoint } from "../checkpoint/import-checkpoint.ts";
 import { openCheckpoint } from "../checkpoint/open-checkpoint.ts";
 import { temporaryFolder } from "../checkpoint/testing/temporary-folder.ts";
 import { weightsHash } from "../checkpoint/weight-files.ts";
-import { randomStream } from "../train/random.ts";
+import { randomStream } from "../random/random-stream.ts";
 import { type CalibrateOptions, calibrateCheckpoint } from "./calibrate.ts";
 import { NestedEngine, type NestedEngineOptions } from "./testing/nested-engine.ts";
 

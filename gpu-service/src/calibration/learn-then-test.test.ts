@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { randomStream } from "../train/random.ts";
+import { randomStream } from "../random/random-stream.ts";
 import { simulateExits } from "./exit-simulation.ts";
 import { type Guarantee, learnThenTest, planPrompts } from "./learn-then-test.ts";
 import { DEPTHS, draw, population } from "./testing/population.ts";

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { randomStream } from "../train/random.ts";
+import { randomStream } from "../random/random-stream.ts";
 import { bettingPValue, fewestPrompts, hoeffdingBentkusPValue, logBinomialTail, RISK_TESTS } from "./risk-bounds.ts";
 
 const tests = Object.entries(RISK_TESTS);

@@ -4,7 +4,7 @@ import { importCheckpoint } from "../checkpoint/import-checkpoint.ts";
 import { temporaryFolder } from "../checkpoint/testing/temporary-folder.ts";
 import { loadEngine } from "../engine/load-engine.ts";
 import type { Engine, ExitPolicy } from "../engine/types.ts";
-import { randomStream } from "../train/random.ts";
+import { randomStream } from "../random/random-stream.ts";
 import { simulateExits } from "./exit-simulation.ts";
 import { recordAnswers } from "./record-answers.ts";
 

@@ -1,11 +1,9 @@
 import type { Architecture } from "@fathom/shared";
 import ort from "onnxruntime-node";
+import { MASKED } from "../graph/causal-mask.ts";
 import { SEGMENT } from "../graph/llama-segment.ts";
 import type { ExecutorRow } from "./executor.ts";
 import type { KvBank } from "./kv-bank.ts";
-
-/** Masked scores: large enough to vanish in the softmax, small enough not to overflow when added. */
-const MASKED = -1e30;
 
 /** Up to this many new positions, sequences share a call although attention pads all of them to the longest. */
 const PADDED_TOGETHER = 4;

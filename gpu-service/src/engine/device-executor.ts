@@ -1,22 +1,20 @@
 import type { Architecture, Manifest } from "@fathom/shared";
 import ort from "onnxruntime-node";
+import { MASKED } from "../graph/causal-mask.ts";
 import { buildDeviceSegment, DEVICE_SEGMENT } from "../graph/llama-device-segment.ts";
-import { HEAD } from "../graph/llama-segment.ts";
 import { type RopeTable, ropeTable } from "../graph/rope.ts";
 import type { Executor, ExecutorRow, HeadOutput } from "./executor.ts";
 import { bytesPerRow, type LayerRange } from "./kv-layout.ts";
 import {
   deepestWithHead,
   floats,
-  int64s,
   loadHeads,
+  rangeOf,
+  runHead,
   type SessionOptions,
   segmentsOf,
   sessionOptions,
 } from "./sessions.ts";
-
-/** Masked scores; see batch-feeds.ts. */
-const MASKED = -1e30;
 
 /** K/V of one sequence in one segment, on the device. */
 interface DeviceKv {
@@ -71,7 +69,7 @@ export class DeviceExecutor implements Executor {
     let bytes = 0;
     for (const sequence of this.#kv.values()) {
       for (const [segment, { rows }] of sequence) {
-        const { from, to } = this.#range(segment);
+        const { from, to } = rangeOf(this.segments, segment);
         bytes += (to - from) * (rows + 1) * bytesPerRow(this.architecture);
       }
     }
@@ -106,18 +104,8 @@ export class DeviceExecutor implements Executor {
     return deepestWithHead(this.#heads, depth);
   }
 
-  async head(depth: number, hidden: Float32Array, withLogits: boolean): Promise<HeadOutput> {
-    const session = this.#heads.get(depth);
-    if (!session) throw new RangeError(`depth ${depth} is not served`);
-    const size = this.architecture.hidden_size;
-    const outputs = await session.run({
-      [HEAD.hidden]: new ort.Tensor("float32", hidden, [hidden.length / size, size]),
-    });
-    return {
-      tokens: int64s(outputs, HEAD.token),
-      confidence: floats(outputs, HEAD.confidence),
-      logits: withLogits ? floats(outputs, HEAD.logits) : undefined,
-    };
+  head(depth: number, hidden: Float32Array, withLogits: boolean): Promise<HeadOutput> {
+    return runHead(this.#heads, depth, hidden, this.architecture.hidden_size, withLogits);
   }
 
   readKv(): Float32Array {
@@ -154,7 +142,7 @@ export class DeviceExecutor implements Executor {
         : { [DEVICE_SEGMENT.tokens]: new ort.Tensor("int64", input, [row.count]) }),
     });
     const tensors: Record<string, ort.Tensor> = {};
-    const { from, to } = this.#range(segment);
+    const { from, to } = rangeOf(this.segments, segment);
     for (let layer = from; layer < to; layer++) {
       for (const [name, present] of [
         [DEVICE_SEGMENT.pastK(layer), outputs[DEVICE_SEGMENT.presentK(layer)]],
@@ -172,7 +160,7 @@ export class DeviceExecutor implements Executor {
   #empty(segment: number): DeviceKv {
     const { kv_heads: kvHeads, head_dim: headDim } = this.architecture;
     const tensors: Record<string, ort.Tensor> = {};
-    const { from, to } = this.#range(segment);
+    const { from, to } = rangeOf(this.segments, segment);
     for (let layer = from; layer < to; layer++) {
       for (const name of [DEVICE_SEGMENT.pastK(layer), DEVICE_SEGMENT.pastV(layer)]) {
         tensors[name] = new ort.Tensor("float32", new Float32Array(kvHeads * headDim), [kvHeads, 1, headDim]);
@@ -192,12 +180,6 @@ export class DeviceExecutor implements Executor {
       mask.fill(MASKED, row * columns + 1 + from + (row % count) + 1, (row + 1) * columns);
     }
     return new ort.Tensor("float32", mask, [rows, columns]);
-  }
-
-  #range(segment: number): LayerRange {
-    const range = this.segments[segment];
-    if (!range) throw new RangeError(`there is no segment ${segment}`);
-    return range;
   }
 }
 

@@ -1,6 +1,6 @@
 import type { Architecture, Manifest } from "@fathom/shared";
 import ort from "onnxruntime-node";
-import { buildSegment, HEAD, SEGMENT } from "../graph/llama-segment.ts";
+import { buildSegment, SEGMENT } from "../graph/llama-segment.ts";
 import { ropeTable } from "../graph/rope.ts";
 import { batchFeeds, groupRows, type RowGroup } from "./batch-feeds.ts";
 import type { Executor, ExecutorRow, HeadOutput } from "./executor.ts";
@@ -10,8 +10,9 @@ import { KvStore } from "./kv-store.ts";
 import {
   deepestWithHead,
   floats,
-  int64s,
   loadHeads,
+  rangeOf,
+  runHead,
   type SessionOptions,
   SHRINK_ARENA,
   segmentsOf,
@@ -102,18 +103,8 @@ export class HostExecutor implements Executor {
     return deepestWithHead(this.#heads, depth);
   }
 
-  async head(depth: number, hidden: Float32Array, withLogits: boolean): Promise<HeadOutput> {
-    const session = this.#heads.get(depth);
-    if (!session) throw new RangeError(`depth ${depth} is not served`);
-    const size = this.architecture.hidden_size;
-    const feeds = { [HEAD.hidden]: new ort.Tensor("float32", hidden, [hidden.length / size, size]) };
-    const fetches = withLogits ? [HEAD.token, HEAD.confidence, HEAD.logits] : [HEAD.token, HEAD.confidence];
-    const outputs = await session.run(feeds, fetches);
-    return {
-      tokens: int64s(outputs, HEAD.token),
-      confidence: floats(outputs, HEAD.confidence),
-      logits: withLogits ? floats(outputs, HEAD.logits) : undefined,
-    };
+  head(depth: number, hidden: Float32Array, withLogits: boolean): Promise<HeadOutput> {
+    return runHead(this.#heads, depth, hidden, this.architecture.hidden_size, withLogits);
   }
 
   readKv(id: string, depth: number, from: number, to: number): Float32Array {
@@ -171,7 +162,7 @@ export class HostExecutor implements Executor {
     const shape = [laneCount, kvHeads, bank.stride, headDim];
     const [start, end] = [bank.offset(firstLane, 0, 0), bank.offset(firstLane + laneCount, 0, 0)];
     const fresh: Record<string, ort.Tensor> = {};
-    const { from, to } = this.#range(segment);
+    const { from, to } = rangeOf(this.segments, segment);
     for (let layer = from; layer < to; layer++) {
       const { keys, values } = bank.layer(segment, layer - from);
       fresh[SEGMENT.pastK(layer)] = new ort.Tensor("float32", keys.subarray(start, end), shape);
@@ -184,7 +175,7 @@ export class HostExecutor implements Executor {
   /** Copies the new rows, float32 [layers · 2 · L, kv_heads, S, D], to where the next step will look for them. */
   #store(segment: number, { bank, rows, laneCount, firstLane, positions }: RowGroup, newKv: Float32Array): void {
     const { kv_heads: kvHeads, head_dim: headDim } = this.architecture;
-    const { from, to } = this.#range(segment);
+    const { from, to } = rangeOf(this.segments, segment);
     const fresh = new Float64Array(newKv.buffer, newKv.byteOffset, newKv.length / 2);
     for (let layer = from; layer < to; layer++) {
       const { keyPairs, valuePairs } = bank.layer(segment, layer - from);
@@ -227,12 +218,6 @@ export class HostExecutor implements Executor {
 
   #kvSize(positions: number): number {
     return 2 * this.architecture.kv_heads * positions * this.architecture.head_dim;
-  }
-
-  #range(segment: number): LayerRange {
-    const range = this.segments[segment];
-    if (!range) throw new RangeError(`there is no segment ${segment}`);
-    return range;
   }
 }
 

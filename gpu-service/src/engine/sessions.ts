@@ -1,6 +1,7 @@
 import { headTensors, type Manifest } from "@fathom/shared";
 import ort from "onnxruntime-node";
-import { buildHead } from "../graph/llama-segment.ts";
+import { buildHead, HEAD } from "../graph/llama-segment.ts";
+import type { HeadOutput } from "./executor.ts";
 import type { LayerRange } from "./kv-layout.ts";
 import type { ExecutionProvider } from "./types.ts";
 
@@ -23,6 +24,13 @@ export function segmentsOf(exits: readonly number[]): LayerRange[] {
   return exits.map((to, i) => ({ from: exits[i - 1] ?? 0, to }));
 }
 
+/** The layers of a segment. @throws RangeError when there is no such segment. */
+export function rangeOf(segments: readonly LayerRange[], segment: number): LayerRange {
+  const range = segments[segment];
+  if (!range) throw new RangeError(`there is no segment ${segment}`);
+  return range;
+}
+
 /** One session per exit; exits without a head of their own share one. */
 export async function loadHeads(
   { manifest, exits }: SessionOptions,
@@ -37,6 +45,29 @@ export async function loadHeads(
     heads.set(depth, session);
   }
   return heads;
+}
+
+/**
+ * Runs the head of an exit over rows of the residual stream, float32 [R, size].
+ * @throws RangeError when the exit is not served.
+ */
+export async function runHead(
+  heads: ReadonlyMap<number, ort.InferenceSession>,
+  depth: number,
+  hidden: Float32Array,
+  size: number,
+  withLogits: boolean,
+): Promise<HeadOutput> {
+  const session = heads.get(depth);
+  if (!session) throw new RangeError(`depth ${depth} is not served`);
+  const feeds = { [HEAD.hidden]: new ort.Tensor("float32", hidden, [hidden.length / size, size]) };
+  const fetches = withLogits ? [HEAD.token, HEAD.confidence, HEAD.logits] : [HEAD.token, HEAD.confidence];
+  const outputs = await session.run(feeds, fetches);
+  return {
+    tokens: int64s(outputs, HEAD.token),
+    confidence: floats(outputs, HEAD.confidence),
+    logits: withLogits ? floats(outputs, HEAD.logits) : undefined,
+  };
 }
 
 /** The deepest exit that shares its head with the one at `depth`. */
@@ -77,7 +108,7 @@ export function floats(outputs: ort.InferenceSession.OnnxValueMapType, name: str
 }
 
 /** An int64 output. @throws TypeError when the graph gave none of that name. */
-export function int64s(outputs: ort.InferenceSession.OnnxValueMapType, name: string): BigInt64Array {
+function int64s(outputs: ort.InferenceSession.OnnxValueMapType, name: string): BigInt64Array {
   const data = outputs[name]?.data;
   if (!(data instanceof BigInt64Array)) throw new TypeError(`the graph gave no int64 output '${name}'`);
   return data;

@@ -61,16 +61,9 @@ export const TRAINING_HEAD = {
 export function buildTrainingLayer(a: Architecture, learns: LayerLearns): Partition {
   const b = new GraphBuilder("layer");
   const adapted = adaptedMatrices(learns);
-  const hidden = b.input(TRAINING_LAYER.hidden, "float32", ["B", "S", a.hidden_size]);
-  b.input(TRAINING_LAYER.cos, "float32", ["S", a.head_dim / 2]);
-  b.input(TRAINING_LAYER.sin, "float32", ["S", a.head_dim / 2]);
-  b.input(TRAINING_LAYER.mask, "float32", ["GS", "S"]);
-  b.input("attn_norm", "float32", [a.hidden_size]);
-  b.input("mlp_norm", "float32", [a.hidden_size]);
-  for (const matrix of LAYER_MATRICES) {
+  const hidden = declareInputs(b, a);
+  for (const matrix of adapted) {
     const [n, k] = layerMatrixShape(a, matrix);
-    b.input(matrix, "float32", [n, k]);
-    if (!adapted.includes(matrix)) continue;
     b.input(adapterNames(matrix).a, "float32", ["rank", k]);
     b.input(adapterNames(matrix).b, "float32", [n, "rank"]);
   }
@@ -101,13 +94,7 @@ export const gramOf = (name: string) => `gram ${name}`;
  */
 export function buildGramLayer(a: Architecture): Graph {
   const b = new GraphBuilder("layer with Gram matrices");
-  const hidden = b.input(TRAINING_LAYER.hidden, "float32", ["B", "S", a.hidden_size]);
-  b.input(TRAINING_LAYER.cos, "float32", ["S", a.head_dim / 2]);
-  b.input(TRAINING_LAYER.sin, "float32", ["S", a.head_dim / 2]);
-  b.input(TRAINING_LAYER.mask, "float32", ["GS", "S"]);
-  b.input("attn_norm", "float32", [a.hidden_size]);
-  b.input("mlp_norm", "float32", [a.hidden_size]);
-  for (const matrix of LAYER_MATRICES) b.input(matrix, "float32", layerMatrixShape(a, matrix));
+  const hidden = declareInputs(b, a);
   const weights = inputWeights([], (name, rows) => {
     const gram = { attributes: { transA: 1 }, domain: MICROSOFT, as: gramOf(name) };
     b.output(b.node("FusedMatMul", [rows, rows], gram), "float32");
@@ -115,6 +102,18 @@ export function buildGramLayer(a: Architecture): Graph {
   const residual = decoderLayer(b, a, weights, 0, { stream: hidden, delta: undefined }, attendWithinBatch(a));
   b.output(settle(b, residual, TRAINING_LAYER.hiddenOut), "float32", ["B", "S", a.hidden_size]);
   return b.graph();
+}
+
+/** Declares what every training layer takes. @returns the residual stream */
+function declareInputs(b: GraphBuilder, a: Architecture): string {
+  const hidden = b.input(TRAINING_LAYER.hidden, "float32", ["B", "S", a.hidden_size]);
+  b.input(TRAINING_LAYER.cos, "float32", ["S", a.head_dim / 2]);
+  b.input(TRAINING_LAYER.sin, "float32", ["S", a.head_dim / 2]);
+  b.input(TRAINING_LAYER.mask, "float32", ["GS", "S"]);
+  b.input("attn_norm", "float32", [a.hidden_size]);
+  b.input("mlp_norm", "float32", [a.hidden_size]);
+  for (const matrix of LAYER_MATRICES) b.input(matrix, "float32", layerMatrixShape(a, matrix));
+  return hidden;
 }
 
 /** The tensors of a layer that get a gradient, without the layer's number. */

@@ -1,7 +1,5 @@
 import type { DepthProfile, ExitSet } from "@fathom/shared";
-
-/** Longest draft considered, tokens. */
-const MAX_DRAFT = 8;
+import { expectedTokens, MAX_DRAFT } from "../engine/speculation.ts";
 
 /**
  * The exit at which to draft for a target depth: where the profile expects the fastest decoding, or the shallowest exit when
@@ -29,11 +27,6 @@ export function bestDraftDepth(exits: ExitSet, target: number, profile: DepthPro
  */
 function expectedSpeedup(a: number, c: number): number {
   let best = 0;
-  let tokens = 1;
-  for (let k = 1; k <= MAX_DRAFT; k++) {
-    // The sum 1 + a + … + a^k, which also holds for a = 1.
-    tokens += a ** k;
-    best = Math.max(best, tokens / (k * c + 1));
-  }
+  for (let k = 1; k <= MAX_DRAFT; k++) best = Math.max(best, expectedTokens(a, k) / (k * c + 1));
   return best;
 }

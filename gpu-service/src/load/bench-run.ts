@@ -1,4 +1,4 @@
-import { randomStream, shuffled } from "../train/random.ts";
+import { randomStream, shuffled } from "../random/random-stream.ts";
 import { arrivalTimes } from "./arrivals.ts";
 import { assignMix, type MixPart } from "./mix.ts";
 import type { Exchange, OpenAiClient } from "./openai-client.ts";

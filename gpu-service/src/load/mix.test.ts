@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { randomStream } from "../train/random.ts";
+import { randomStream } from "../random/random-stream.ts";
 import { assignMix, MixError, parseMix } from "./mix.ts";
 
 const depth = (text: string) => (/^\d+$/.test(text) ? Number(text) : undefined);

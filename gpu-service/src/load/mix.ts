@@ -1,4 +1,4 @@
-import { shuffled } from "../train/random.ts";
+import { shuffled } from "../random/random-stream.ts";
 
 /** One kind of request and its share of all, in (0, 1]. */
 export interface MixPart<T> {

@@ -4,7 +4,7 @@ import { dequantize } from "../checkpoint/dequantize.ts";
 import { bytesOf } from "../checkpoint/float16.ts";
 import { quantizeInt4 } from "../checkpoint/quantize-int4.ts";
 import { quantizeInt4WithOffsets } from "../checkpoint/quantize-int4-offsets.ts";
-import { randomStream } from "../train/random.ts";
+import { randomStream } from "../random/random-stream.ts";
 import { gptq } from "./gptq.ts";
 import { inverseFactor } from "./inverse-factor.ts";
 

@@ -4,6 +4,7 @@ import type { TensorBytes } from "../checkpoint/dequantize.ts";
 import type { Checkpoint } from "../checkpoint/open-checkpoint.ts";
 import { readTensor } from "../checkpoint/read-tensor.ts";
 import { DEFAULT_BLOCK_SIZE } from "../checkpoint/stored-bytes.ts";
+import { causalMask } from "../graph/causal-mask.ts";
 import { buildGramLayer, gramOf, TRAINING_LAYER } from "../graph/llama-training.ts";
 import { encodeModel } from "../graph/onnx.ts";
 import { ropeTable } from "../graph/rope.ts";
@@ -12,7 +13,6 @@ import { inverseFactor } from "./inverse-factor.ts";
 
 /** Share of the mean diagonal that makes a Gram matrix safely invertible. */
 const DAMPING = 0.01;
-const MASKED = -1e30;
 
 /**
  * Quantises a checkpoint's layer matrices one layer after the other (GPTQ): what a layer is fitted to is what comes out of the
@@ -45,14 +45,10 @@ export class LayerQuantizer {
     this.#length = length;
     const { cos, sin, width } = ropeTable(this.#a, length);
     const group = this.#a.heads / this.#a.kv_heads;
-    const mask = new Float32Array(group * length * length);
-    for (let row = 0; row < group * length; row++) {
-      mask.fill(MASKED, row * length + (row % length) + 1, (row + 1) * length);
-    }
     this.#shared = {
       [TRAINING_LAYER.cos]: new ort.Tensor("float32", cos, [length, width]),
       [TRAINING_LAYER.sin]: new ort.Tensor("float32", sin, [length, width]),
-      [TRAINING_LAYER.mask]: new ort.Tensor("float32", mask, [group * length, length]),
+      [TRAINING_LAYER.mask]: new ort.Tensor("float32", causalMask(group, length), [group * length, length]),
     };
   }
 

@@ -3,10 +3,10 @@ import { unchangedMatrices } from "../checkpoint/kept-tensors.ts";
 import type { Checkpoint } from "../checkpoint/open-checkpoint.ts";
 import { type RequantizeOptions, requantize } from "../checkpoint/requantize.ts";
 import { weightPlan } from "../checkpoint/weight-plan.ts";
+import { randomStream, shuffled } from "../random/random-stream.ts";
 import { TextModel } from "../text/text-model.ts";
 import { loadDataset } from "../train/data/dataset.ts";
 import type { PromptTemplate } from "../train/data/encode-record.ts";
-import { randomStream, shuffled } from "../train/random.ts";
 import { TrainError } from "../train/train-error.ts";
 import { LayerQuantizer } from "./layer-quantizer.ts";
 

@@ -1,4 +1,5 @@
 import { type Architecture, LAYER_MATRICES } from "@fathom/shared";
+import { causalMask } from "../graph/causal-mask.ts";
 import {
   ADAPTER_TENSORS,
   adapterNames,
@@ -28,8 +29,6 @@ import {
 import { type SessionOptions, TrainingSessions } from "./training-sessions.ts";
 
 export type { ExitLoss, ExitTerm } from "./head-runner.ts";
-
-const MASKED = -1e30;
 
 export interface BackpropOptions extends SessionOptions {
   /** What gets no gradient. Default nothing. */
@@ -244,16 +243,12 @@ export class Backprop {
   #begin({ rows, length }: Batch): Pass {
     const { cos, sin, width } = this.#rope;
     const group = this.#a.heads / this.#a.kv_heads;
-    const mask = new Float32Array(group * length * length);
-    for (let row = 0; row < group * length; row++) {
-      mask.fill(MASKED, row * length + (row % length) + 1, (row + 1) * length);
-    }
     return {
       shape: [rows, length, this.#a.hidden_size],
       shared: {
         [TRAINING_LAYER.cos]: tensor(cos.subarray(0, length * width), [length, width]),
         [TRAINING_LAYER.sin]: tensor(sin.subarray(0, length * width), [length, width]),
-        [TRAINING_LAYER.mask]: tensor(mask, [group * length, length]),
+        [TRAINING_LAYER.mask]: tensor(causalMask(group, length), [group * length, length]),
       },
     };
   }

@@ -1,6 +1,6 @@
 import { type Architecture, tensorShapes } from "@fathom/shared";
+import { randomStream } from "../random/random-stream.ts";
 import type { Parameters } from "./parameters.ts";
-import { randomStream } from "./random.ts";
 
 const DEVIATION = 0.02;
 

@@ -2,11 +2,11 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { selectMatrices } from "../checkpoint/select-matrices.ts";
 import { temporaryFolder } from "../checkpoint/testing/temporary-folder.ts";
+import { randomStream } from "../random/random-stream.ts";
 import { Backprop, type ExitTerm } from "./backprop.ts";
 import { parseFrozen } from "./frozen.ts";
 import { freshAdapters, mergeAdapters } from "./lora.ts";
 import { type Gradients, type Parameters, parameter } from "./parameters.ts";
-import { randomStream } from "./random.ts";
 import { importTiny, type TinyModel } from "./testing/tiny-model.ts";
 
 const root = temporaryFolder();

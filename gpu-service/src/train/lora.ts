@@ -3,8 +3,8 @@ import ort from "onnxruntime-node";
 import { GraphBuilder, MICROSOFT } from "../graph/graph-builder.ts";
 import { ADAPTER_SCALE, adapterNames } from "../graph/llama-training.ts";
 import { encodeModel, type Graph } from "../graph/onnx.ts";
+import { randomStream } from "../random/random-stream.ts";
 import { type Parameters, parameter } from "./parameters.ts";
-import { randomStream } from "./random.ts";
 import { floats, tensor } from "./tensors.ts";
 import { type SessionOptions, sessionOptions } from "./training-sessions.ts";
 

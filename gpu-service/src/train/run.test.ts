@@ -7,9 +7,9 @@ import { hashFile } from "../checkpoint/hash-file.ts";
 import { openCheckpoint } from "../checkpoint/open-checkpoint.ts";
 import { temporaryFolder } from "../checkpoint/testing/temporary-folder.ts";
 import { loadEngine } from "../engine/load-engine.ts";
+import { randomStream } from "../random/random-stream.ts";
 import { parseConfig, type TrainConfig } from "./config.ts";
 import { loadParameters } from "./parameters.ts";
-import { randomStream } from "./random.ts";
 import { exportAdapters, exportLastState, resumeRun, startRun } from "./run.ts";
 import { importTiny } from "./testing/tiny-model.ts";
 

@@ -1,5 +1,6 @@
 import { type Architecture, type ExitSet, LAYER_MATRICES } from "@fathom/shared";
 import { selectMatrices } from "../checkpoint/select-matrices.ts";
+import { randomStream } from "../random/random-stream.ts";
 import { adamWStep, clipScale } from "./adamw.ts";
 import { Backprop, type ExitLoss } from "./backprop.ts";
 import { targetsOf } from "./batch.ts";
@@ -12,7 +13,6 @@ import { freshAdapters, mergeAdapters } from "./lora.ts";
 import { distill } from "./objectives/distill.ts";
 import { METHODS } from "./objectives/methods.ts";
 import { type Gradients, gradientNorm, type Parameters } from "./parameters.ts";
-import { randomStream } from "./random.ts";
 import { learningRate } from "./schedule.ts";
 import type { RunState } from "./state-file.ts";
 import { TrainError } from "./train-error.ts";

@@ -8,7 +8,7 @@ import type {
   EngineTiming,
   ExitScores,
 } from "../../engine/types.ts";
-import { randomStream } from "../../train/random.ts";
+import { randomStream } from "../../random/random-stream.ts";
 
 const TIMING: EngineTiming = { queueMs: 0, prefillMs: 1, timeToFirstTokenMs: 1, decodeMs: 1, totalMs: 2 };
 const STOP_SHARE = 0.04;

@@ -1,4 +1,4 @@
-import { randomStream } from "../../train/random.ts";
+import { randomStream } from "../../random/random-stream.ts";
 import type { RecordedAnswer } from "../exit-simulation.ts";
 
 /** Three exits and full depth. */

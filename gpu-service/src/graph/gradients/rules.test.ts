@@ -1,6 +1,6 @@
 import ort from "onnxruntime-node";
 import { expect, test } from "vitest";
-import { randomStream } from "../../train/random.ts";
+import { randomStream } from "../../random/random-stream.ts";
 import { GraphBuilder, MICROSOFT } from "../graph-builder.ts";
 import { encodeModel } from "../onnx.ts";
 import { differentiate } from "./differentiate.ts";

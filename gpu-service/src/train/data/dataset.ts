@@ -1,5 +1,5 @@
+import { randomStream, shuffled } from "../../random/random-stream.ts";
 import { type Batch, IGNORED } from "../batch.ts";
-import { randomStream, shuffled } from "../random.ts";
 import { TrainError } from "../train-error.ts";
 import { type EncodeOptions, type Example, encodeRecord } from "./encode-record.ts";
 import { readRecords } from "./records.ts";

@@ -1,6 +1,6 @@
+import { randomStream } from "../../random/random-stream.ts";
 import { IGNORED } from "../batch.ts";
 import type { Example } from "../data/encode-record.ts";
-import { randomStream } from "../random.ts";
 
 /** Items 0 … 23, then the end of an answer, the colon behind an instruction, and the tasks. */
 const ITEMS = 24;

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { randomStream } from "../random.ts";
+import { randomStream } from "../../random/random-stream.ts";
 import { distill } from "./distill.ts";
 import { METHOD_NAMES, METHODS } from "./methods.ts";
 

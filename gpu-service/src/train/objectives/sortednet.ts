@@ -1,4 +1,4 @@
-import { shuffled } from "../random.ts";
+import { shuffled } from "../../random/random-stream.ts";
 import type { Objective } from "./objective.ts";
 
 /**
