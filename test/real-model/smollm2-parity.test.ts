@@ -81,8 +81,8 @@ describe.skipIf(GGUF === undefined)("SmolLM2-135M against Hugging Face", () => {
       console.log(
         `${format}: ${agreed} of ${reference.cases.length} first tokens agree; mean KL to fp32 in nats by exit: ${report}`,
       );
-      // Two of the six prompts are near ties: which token wins changes with the last bits of the activations (wanted: five of six).
-      expect(agreed).toBeGreaterThanOrEqual(4);
+      expect(agreed).toBeGreaterThanOrEqual(5);
+      // Two of the six prompts are near ties: which token wins there changes with the last bits of the activations.
       for (const margin of ties) expect(margin).toBeLessThan(0.25);
       expect(divergence.get(FULL)).toBeLessThan(0.02);
     },

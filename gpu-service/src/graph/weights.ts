@@ -2,8 +2,15 @@ import { blockLayout, DEFAULT_BLOCK_SIZE, type Manifest, offsetColumns, type Sto
 import { type GraphBuilder, MICROSOFT } from "./graph-builder.ts";
 import type { LlamaWeights } from "./llama-layer.ts";
 
-/** MatMulNBits with int8 activations: the fast CPU kernels; without it int4 falls back to dequantise-then-multiply. */
+/** MatMulNBits with int8 activations: the fastest CPU kernels. */
 const INT8_ACTIVATIONS = 4;
+/** MatMulNBits with float32 activations; int8 weights have no such kernel for a few rows and would be unpacked each time. */
+const FLOAT32_ACTIVATIONS = 1;
+
+/** Eight bits are too few for what attention has gathered (docs/decisions/018); everywhere else they cost little. */
+function accuracyLevel(name: string, bits: 4 | 8): number {
+  return bits === 4 && name.endsWith(".attn.o") ? FLOAT32_ACTIVATIONS : INT8_ACTIVATIONS;
+}
 
 /** Looks a tensor up in the manifest. @throws Error naming the tensor when the checkpoint lacks it. */
 function storedTensor(manifest: Manifest, name: string): StoredTensor {
@@ -55,7 +62,7 @@ function linear(b: GraphBuilder, manifest: Manifest, name: string, x: string): s
         const shape = [n * Math.ceil((blocks * bits) / 8)];
         inputs.push(b.initializer({ name: `${name}.zero_points`, type: "uint8", shape, data: tensor.zero_points }));
       }
-      const attributes = { K: columns, N: n, bits, block_size: block, accuracy_level: INT8_ACTIVATIONS };
+      const attributes = { K: columns, N: n, bits, block_size: block, accuracy_level: accuracyLevel(name, bits) };
       return b.node("MatMulNBits", inputs, { attributes, domain: MICROSOFT });
     }
   }
