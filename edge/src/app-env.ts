@@ -5,6 +5,8 @@ import type { Plan } from "./policy/plan.ts";
 /** Who pays for a request. */
 export interface Customer {
   tenant: string;
+  /** Public id of the API key. */
+  keyId: string;
   planName: string;
   plan: Plan;
 }

@@ -17,7 +17,7 @@ export function requireApiKey(plans: Plans) {
     if (!holder) throw new ApiError("invalid_api_key", "The API key is wrong.");
     const plan = plans.get(holder.plan);
     if (!plan) throw new ApiError("permission_denied", `The plan '${holder.plan}' of this key is no longer offered.`);
-    c.set("customer", { tenant: holder.tenant, planName: holder.plan, plan });
+    c.set("customer", { tenant: holder.tenant, keyId: holder.keyId, planName: holder.plan, plan });
     c.var.log.add({ tenant: holder.tenant, plan: holder.plan });
     await next();
   });

@@ -9,7 +9,7 @@ test("a key leads to whom it was issued to", async () => {
   const { id, key } = await issueKey(env.KEYS, HOLDER);
   expect(key).toMatch(/^fk_[0-9a-f]{16}_[0-9a-f]{64}$/);
   expect(parseApiKey(key)?.publicId).toBe(id);
-  expect(await findKeyHolder(env.KEYS, key)).toEqual(HOLDER);
+  expect(await findKeyHolder(env.KEYS, key)).toEqual({ ...HOLDER, keyId: id });
 });
 
 test("the secret is stored nowhere", async () => {

@@ -20,6 +20,11 @@ export interface KeyHolder {
   plan: string;
 }
 
+/** A key that was recognised, by its public id. */
+export interface KnownKey extends KeyHolder {
+  keyId: string;
+}
+
 /** Compared with when there is no record, so that an unknown id takes as long as a wrong secret. */
 const NO_DIGEST = new Uint8Array(32);
 
@@ -37,13 +42,13 @@ export async function issueKey(kv: KVNamespace, { tenant, plan }: KeyHolder): Pr
 }
 
 /** Whom a key belongs to, or undefined when it is not a key of ours. */
-export async function findKeyHolder(kv: KVNamespace, text: string): Promise<KeyHolder | undefined> {
+export async function findKeyHolder(kv: KVNamespace, text: string): Promise<KnownKey | undefined> {
   const key = parseApiKey(text);
   if (!key) return undefined;
   const record = KeyRecord.nullable().parse(await kv.get(nameOf(key), "json"));
   const digest = record ? Uint8Array.fromHex(record.secret_sha256) : NO_DIGEST;
   if (!(await matchesDigest(key.secret, digest)) || !record) return undefined;
-  return { tenant: record.tenant, plan: record.plan };
+  return { keyId: key.publicId, tenant: record.tenant, plan: record.plan };
 }
 
 function nameOf({ publicId }: ApiKey): string {
