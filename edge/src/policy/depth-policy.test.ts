@@ -1,8 +1,8 @@
-import { ApiError, type FathomRequest } from "@fathom/shared";
+import { ApiError, type DepthProfile, type FathomRequest } from "@fathom/shared";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { acceptOffer } from "../ledger/offer.ts";
-import { type DepthInput, depthOffers } from "./depth-policy.ts";
+import { type DepthInput, decideDepth, depthOffers } from "./depth-policy.ts";
 import type { Plan } from "./plan.ts";
 import { priceOffers } from "./worst-case.ts";
 
@@ -97,6 +97,66 @@ test("says so when the plan reaches no exit of the checkpoint", () => {
   expect(() => offers(undefined, { exits: [30] })).toThrow(/none of the exits 30/);
 });
 
+/** A profile of EXITS. */
+function measured(ms: number[], agreement?: number[]): DepthProfile {
+  const exits = EXITS.map((depth, i) => ({
+    depth,
+    ms_per_token: ms[i] ?? 1,
+    ...(agreement === undefined ? {} : { agreement: agreement[i] ?? 1 }),
+  }));
+  return { version: 1, measured_on: "test", exits };
+}
+
+test("under load the profile's times count, not the layers", () => {
+  // At a shed of 0.4 layers allow 24 − 0.4 · 12 = 19.2, times 8 − 0.4 · 6 = 5.6 ms.
+  expect(first(undefined, { load: 0.7 })).toEqual([18, "load"]);
+  expect(first(undefined, { load: 0.7, profile: measured([2, 6, 8, 9]) })).toEqual([12, "load"]);
+  expect(first(undefined, { load: 0.7, profile: measured([2, 3, 8, 9]) })).toEqual([18, "load"]);
+});
+
+test("an exit that is no better than a shallower one is passed over, unless it was asked for", () => {
+  const profile = measured([1, 2, 3, 4], [0.6, 0.8, 0.79, 1]);
+  expect(depths(undefined, { profile })).toEqual([18, 12]);
+  expect(first({ depth: 24 }, { profile })).toEqual([24, "requested"]);
+  expect(depths({ min_depth: 24 }, { profile })).toEqual([24]);
+  expect(
+    decideDepth({ planName: "pro", plan: PLAN, exits: EXITS, load: 0.94, wish: undefined, profile }).exits,
+  ).toEqual([
+    { depth: 12, verdict: "offered" },
+    { depth: 18, verdict: "load" },
+    { depth: 24, verdict: "no_better" },
+    { depth: 30, verdict: "plan" },
+  ]);
+});
+
+test("without a figure for every exit the profile says nothing", () => {
+  const { exits, ...rest } = measured([1, 2, 3, 4], [0.6, 0.8, 0.79, 1]);
+  expect(offers(undefined, { profile: { ...rest, exits: exits.slice(1) } })).toEqual(offers());
+});
+
+test("the verdicts say why the other exits are not offered", () => {
+  const verdicts = (wish?: FathomRequest, more: Partial<DepthInput> = {}) =>
+    decideDepth({ planName: "pro", plan: PLAN, exits: EXITS, load: 0, wish, ...more }).exits.map(
+      ({ verdict }) => verdict,
+    );
+  const shallow = { plan: { ...PLAN, depth: { min: 12, max: 30, default: 18 } } };
+  expect(verdicts(undefined, shallow)).toEqual(["offered", "offered", "above_default", "above_default"]);
+  expect(verdicts({ min_depth: 18 })).toEqual(["bounds", "offered", "offered", "plan"]);
+  expect(verdicts({ depth: 18 })).toEqual(["offered", "offered", "bounds", "plan"]);
+});
+
+/** What an evaluation may have measured, noise and all. */
+function profileOf(exits: readonly number[]): fc.Arbitrary<DepthProfile> {
+  const measured = exits.map((depth) =>
+    fc.record({
+      depth: fc.constant(depth),
+      ms_per_token: fc.double({ min: 0.5, max: 50, noNaN: true }),
+      agreement: fc.constantFrom(0.5, 0.7, 0.9),
+    }),
+  );
+  return fc.tuple(...measured).map((own) => ({ version: 1, measured_on: "test", exits: own }));
+}
+
 // Properties of what a request gets in the end: the policy's offers, priced, and one of them accepted.
 
 const exitSet = fc
@@ -119,22 +179,25 @@ const wish = fc.option(
 );
 const load = fc.double({ min: 0, max: 1, noNaN: true });
 const budget = fc.integer({ min: 0, max: 1_000_000 });
-const situation = fc.record({
-  exits: exitSet,
+const profiled = exitSet.chain((exits) =>
+  fc.record({ exits: fc.constant(exits), profile: fc.option(profileOf(exits), { nil: undefined }) }),
+);
+const rest = fc.record({
   depth: range,
   wish,
   load,
   budget,
   priority: fc.integer({ min: 0, max: 9 }),
 });
+const situation = fc.tuple(profiled, rest).map(([known, others]) => ({ ...known, ...others }));
 type Situation = typeof situation extends fc.Arbitrary<infer T> ? T : never;
 
 /** Depth that the request gets; undefined when it is refused, by the policy or for want of budget. */
-function decide({ exits, depth, wish, load, budget, priority }: Situation): number | undefined {
+function decide({ exits, profile, depth, wish, load, budget, priority }: Situation): number | undefined {
   const plan: Plan = { ...PLAN, depth, priority, monthly_budget_micro_usd: 500_000 };
   const worst = { promptTokens: 50, maxTokens: 50, contextLength: 2000, price: 100_000 };
   try {
-    const found = depthOffers({ planName: "any", plan, exits, load, wish });
+    const found = depthOffers({ planName: "any", plan, exits, profile, load, wish });
     return acceptOffer(priceOffers(found, worst), budget)?.depth;
   } catch (error) {
     if (error instanceof ApiError) return undefined;
@@ -156,8 +219,8 @@ test("never goes outside the plan, the exits and the request's bounds", () => {
 
 test("offers are deepest first and never repeat", () => {
   fc.assert(
-    fc.property(situation, ({ exits, depth, wish, load, priority }) => {
-      const input = { planName: "any", plan: { ...PLAN, depth, priority }, exits, load, wish };
+    fc.property(situation, ({ exits, profile, depth, wish, load, priority }) => {
+      const input = { planName: "any", plan: { ...PLAN, depth, priority }, exits, profile, load, wish };
       let found: number[] = [];
       try {
         found = depthOffers(input).map((offer) => offer.depth);

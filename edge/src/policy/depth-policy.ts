@@ -1,5 +1,6 @@
 import {
   ApiError,
+  type DepthProfile,
   type DepthReason,
   type ExitSet,
   exitsBetween,
@@ -7,6 +8,7 @@ import {
   fullDepth,
   requireExit,
 } from "@fathom/shared";
+import { type ExitValue, exitValues } from "./exit-values.ts";
 import { layerRange, type Plan } from "./plan.ts";
 
 /** Everything that a depth decision depends on, save the budget that remains: the ledger knows that one. */
@@ -15,7 +17,9 @@ export interface DepthInput {
   plan: Plan;
   /** Exits of the checkpoint, ascending. */
   exits: ExitSet;
-  /** Load of the service that will run the request: 0 idle, 1 full. */
+  /** What the exits are worth and how long they take, where it was measured. */
+  profile?: DepthProfile | undefined;
+  /** Load of the services that may run the request: 0 idle, 1 full. */
   load: number;
   /** The request's `fathom` field. */
   wish: FathomRequest | undefined;
@@ -27,6 +31,30 @@ export interface DepthOffer {
   reason: DepthReason;
   /** Budget that must remain once the offer is paid, micro-USD. */
   keep: number;
+}
+
+/** What became of one exit. All but the offered ones are left out for the reason named. */
+export type ExitVerdict =
+  | "offered"
+  /** Below or above the plan's range. */
+  | "plan"
+  /** Outside the request's own bounds, or deeper than what it asked for. */
+  | "bounds"
+  /** A shallower exit is as good by the profile. */
+  | "no_better"
+  /** Deeper than the plan's default, and nobody asked for it. */
+  | "above_default"
+  /** Too slow at the present load. */
+  | "load";
+
+/** A decision, with all that led to it. */
+export interface DepthDecision {
+  /** Deepest first, never empty. */
+  offers: DepthOffer[];
+  /** Every exit of the checkpoint, ascending. */
+  exits: { depth: number; verdict: ExitVerdict }[];
+  /** How much of the way to the shallowest exit the load takes: 0 nothing, 1 all. */
+  shedding: number;
 }
 
 /** Share of the monthly budget that is kept for shallower answers, at the plan's deepest offer. */
@@ -42,46 +70,68 @@ const FIRST_SHED_LOAD = 0.5;
  *   side of the range, and load does not touch it. Only a budget that cannot cover it lowers it, since a shallower answer
  *   is better than none; a `min_depth` forbids that too.
  * - "auto" or no wish starts at the plan's default, moved into `min_depth`..`max_depth`. Load lowers it: from the load at
- *   which the plan begins to shed (later for a higher priority) to full load, the depth falls linearly from the start to
- *   the shallowest allowed exit. Budget lowers it: each deeper offer must leave more of the budget untouched, so that the
- *   last tenth of it is stretched over shallower answers.
+ *   which the plan begins to shed (later for a higher priority) to full load, the time that a token may take falls linearly
+ *   from the start's to that of the shallowest allowed exit. Budget lowers it: each deeper offer must leave more of the
+ *   budget untouched, so that the last tenth of it is stretched over shallower answers. An exit that is no better than a
+ *   shallower one by the profile is passed over, unless the plan and the bounds leave nothing else.
  * - The depth caps a request whatever its exit policy: confident tokens stop below it, drafts are verified at it.
  * - No offer lies outside the plan's range or the request's bounds.
  *
  * @throws ApiError `invalid_depth` when no exit fits the wish (names the exits), `depth_not_allowed` when the plan's range
  *   does not reach it (names the range).
  */
-export function depthOffers(input: DepthInput): DepthOffer[] {
-  const { plan, exits, load, wish } = input;
+export function decideDepth(input: DepthInput): DepthDecision {
+  const { plan, exits, profile, load, wish } = input;
   const range = layerRange(plan, fullDepth(exits));
   const wanted = exitsWithin(exits, wish);
   const allowed = exitsBetween(wanted, range.min, range.max);
+  const shed = shedding(load, plan.priority);
+  const outside = (depth: number): ExitVerdict => (depth < range.min || depth > range.max ? "plan" : "bounds");
+  const decision = (offers: DepthOffer[], verdictOf: (depth: number) => ExitVerdict): DepthDecision => ({
+    offers,
+    exits: exits.map((depth) => ({ depth, verdict: allowed.includes(depth) ? verdictOf(depth) : outside(depth) })),
+    shedding: shed,
+  });
 
   if (typeof wish?.depth === "number") {
     const depth = requireExit(exits, wish.depth);
     if (!wanted.includes(depth)) throw invalidDepth("fathom.depth", `${depth} lies outside min_depth and max_depth`);
     if (!allowed.includes(depth)) throw notAllowed(input, "fathom.depth");
     const shallower = allowed.filter((exit) => exit < depth).reverse();
-    return [
+    const offers: DepthOffer[] = [
       { depth, reason: "requested", keep: 0 },
       ...shallower.map((exit): DepthOffer => ({ depth: exit, reason: "budget", keep: 0 })),
     ];
+    return decision(offers, (exit) => (exit <= depth ? "offered" : "bounds"));
   }
 
-  const [lowest] = allowed;
-  const start = startDepth(allowed, range.default);
+  const values = exitValues(exits, profile);
+  const useful = worthwhile(allowed, values);
+  const [lowest] = useful;
+  const start = startDepth(useful, range.default);
   if (lowest === undefined || start === undefined) throw notAllowed(input, boundParam(wish));
-  const bounded = start !== startDepth(exitsBetween(exits, range.min, range.max), range.default);
-  const top = underLoad(allowed, lowest, start, shedding(load, plan.priority));
+  const unbounded = worthwhile(exitsBetween(exits, range.min, range.max), values);
+  const bounded = start !== startDepth(unbounded, range.default);
+  const top = underLoad(useful, timesOf(values), lowest, start, shed);
   const reason: DepthReason = top < start ? "load" : bounded ? "requested" : "plan";
-  return allowed
+  const offers = useful
     .filter((exit) => exit <= top)
     .reverse()
     .map((depth) => ({
       depth,
-      reason: depth === top ? reason : "budget",
+      reason: depth === top ? reason : ("budget" as const),
       keep: keptBudget(plan.monthly_budget_micro_usd, depth, lowest, start),
     }));
+  return decision(offers, (exit) => {
+    if (!useful.includes(exit)) return "no_better";
+    if (exit > start) return "above_default";
+    return exit > top ? "load" : "offered";
+  });
+}
+
+/** The offers alone; see {@link decideDepth}. */
+export function depthOffers(input: DepthInput): DepthOffer[] {
+  return decideDepth(input).offers;
 }
 
 /** Exits within the request's own bounds. */
@@ -93,20 +143,38 @@ function exitsWithin(exits: ExitSet, wish: FathomRequest | undefined): number[] 
   throw invalidDepth(boundParam(wish), `no exit lies within the bounds; exits are ${exits.join(", ")}`);
 }
 
+/** Those that are worth their time; all of them when none is. */
+function worthwhile(allowed: readonly number[], values: readonly ExitValue[]): readonly number[] {
+  const pointless = new Set(values.filter((value) => value.pointless).map(({ depth }) => depth));
+  const useful = allowed.filter((depth) => !pointless.has(depth));
+  return useful.length > 0 ? useful : allowed;
+}
+
 /** Deepest allowed exit that is not above the plan's default; the shallowest when all are. */
 function startDepth(allowed: readonly number[], preferred: number): number | undefined {
   return allowed.findLast((exit) => exit <= preferred) ?? allowed[0];
 }
 
-/** How much of the way to the shallowest exit load takes: 0 nothing, 1 all. */
 function shedding(load: number, priority: number): number {
   const from = FIRST_SHED_LOAD + priority * 0.05;
   return Math.min(1, Math.max(0, (load - from) / (1 - from)));
 }
 
-function underLoad(allowed: readonly number[], lowest: number, start: number, shed: number): number {
-  const target = start - shed * (start - lowest);
-  return allowed.findLast((exit) => exit <= target) ?? lowest;
+function timesOf(values: readonly ExitValue[]): (depth: number) => number {
+  const times = new Map(values.map(({ depth, time }) => [depth, time]));
+  return (depth) => times.get(depth) ?? 0;
+}
+
+/** The deepest exit whose token takes no longer than the load leaves. */
+function underLoad(
+  allowed: readonly number[],
+  time: (depth: number) => number,
+  lowest: number,
+  start: number,
+  shed: number,
+): number {
+  const target = time(start) - shed * (time(start) - time(lowest));
+  return allowed.findLast((exit) => exit <= start && time(exit) <= target) ?? lowest;
 }
 
 function keptBudget(budget: number, depth: number, lowest: number, start: number): number {
