@@ -11,6 +11,7 @@ import { ServerTiming } from "./http/server-timing.ts";
 import type { Plans } from "./policy/plan.ts";
 import { createKey } from "./routes/create-key.ts";
 import { chatEndpoint, completionEndpoint } from "./routes/endpoint.ts";
+import { explainOwnPolicy, explainPolicy } from "./routes/explain-policy.ts";
 import { generate } from "./routes/generate.ts";
 import { listModels, showModel } from "./routes/models.ts";
 
@@ -40,6 +41,8 @@ export function createApp(plans: Plans): Hono<AppEnv> {
   route(app, "GET", "/v1/models/:id", apiKey, showModel);
   route(app, "POST", "/v1/chat/completions", apiKey, limitBody, generate(chatEndpoint));
   route(app, "POST", "/v1/completions", apiKey, limitBody, generate(completionEndpoint));
+  route(app, "POST", "/v1/policy/explain", apiKey, limitBody, explainOwnPolicy);
+  route(app, "POST", "/admin/policy/explain", requireAdmin, limitBody, explainPolicy(plans));
   route(app, "POST", "/admin/keys", requireAdmin, limitBody, createKey(plans));
 
   app.notFound((c) => respondWithError(c, new ApiError("not_found", `There is nothing at ${c.req.path}.`)));

@@ -2,6 +2,7 @@ import { ApiError } from "@fathom/shared";
 import type { Context } from "hono";
 import type { AppEnv } from "../app-env.ts";
 import { servicesFor } from "../fleet/choose-service.ts";
+import { poolLoad } from "../fleet/pool-load.ts";
 import { type Candidate, countStarted, readyServices } from "../fleet/pool-view.ts";
 import { setRateHeaders } from "../http/rate-headers.ts";
 import { readJson } from "../http/read-json.ts";
@@ -47,11 +48,12 @@ export async function admit<T extends GenerationRequest>(
   log.add({ model: request.model, stream: request.stream === true });
 
   const candidates = servicesFor(await timing.measure("fleet", () => readyServices(c.env)), request.model);
-  const [{ service, load }] = candidates;
+  const [{ service }] = candidates;
   end.finallyDo(countStarted(service));
-  const { exits, context_length: contextLength } = service.model.fathom;
+  const { exits, context_length: contextLength, profile } = service.model.fathom;
   const depths = exits.map(({ depth }) => depth);
-  const offers = depthOffers({ planName, plan, exits: depths, load, wish: request.fathom });
+  const load = poolLoad(candidates);
+  const offers = depthOffers({ planName, plan, exits: depths, profile, load, wish: request.fathom });
 
   const prompt = endpoint.promptSize(request);
   const { field, value } = endpoint.maxTokens(request);

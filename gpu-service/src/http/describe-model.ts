@@ -22,6 +22,7 @@ export function describeModel({ manifest, engine }: ServedModel): ModelDescripti
       })),
       bytes: bytesAt(manifest, deepest),
       parameters: parametersAt(architecture, deepest, manifest.exit_heads),
+      ...(manifest.profile ? { profile: manifest.profile } : {}),
     },
   };
 }

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { DepthProfile } from "../model/depth-profile.ts";
 
 /** One exit as `/v1/models` describes it: what it costs to hold, and what share of the full model runs. */
 export const ExitDescription = z.object({
@@ -22,6 +23,8 @@ export const ModelDescription = z.object({
       exits: z.array(ExitDescription).min(1),
       bytes: z.int().min(0),
       parameters: z.int().min(0),
+      /** What the exits are worth and how long they take, where an evaluation has measured them. */
+      profile: DepthProfile.optional(),
     })
     .optional(),
 });
