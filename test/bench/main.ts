@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import { benchDepth } from "./depth.ts";
+import { benchEdge } from "./edge/main.ts";
 import { benchEngine } from "./engine/main.ts";
 import { benchMemory } from "./memory.ts";
 import { benchPeers } from "./peers.ts";
@@ -43,7 +44,18 @@ program
   .option("--rounds <n>", "alternations", Number, 5)
   .option("--only <letters>", "measure only these, such as ab")
   .option("--no-peers", "leave node-llama-cpp out")
+  .addHelpText("after", "\nExample:\n  $ npm run bench -- engine --only ad --no-peers\n")
   .action(benchEngine);
+
+program
+  .command("edge")
+  .description("what the router adds to calling a service: latency, CPU time, and whether it keeps up with a rate")
+  .option("--requests <n>", "requests per target and round", Number, 300)
+  .option("--rounds <n>", "alternations", Number, 5)
+  .option("--rate <n>", "requests per second of the open loop", Number, 500)
+  .option("--seconds <n>", "its length", Number, 10)
+  .addHelpText("after", "\nExample:\n  $ npm run bench -- edge --rate 200\n")
+  .action(benchEdge);
 
 program
   .command("training")
