@@ -34,7 +34,7 @@ test("as JSON, with a wish and a budget", async () => {
 
 test.each([
   [["--plan", "golden"], "--plan takes one of free, pro, enterprise"],
-  [["--plan", "free", "--load", "2"], "--load takes a number from 0 to 1, not '2'"],
+  [["--plan", "free", "--load", "full"], "--load takes a number from 0 to 1000, not 'full'"],
   [["--plan", "free", "--exits", "3,2"], "'3,2' is not a list of ascending depths"],
   [["--plan", "free", "--fathom", '{"depth": 30}'], "plan 'free' runs"],
   [["--plan", "free", "--fathom", '{"depth": "deep"}'], "depth"],

@@ -23,7 +23,7 @@ Options:
   --plans FILE         plan configuration (default: the shipped one)
   --checkpoint DIR     take exits and depth profile from this checkpoint
   --exits LIST         exits, such as 12,18,24,30 (default: 12,18,24,30)
-  --load N             load of the pool, 0 to 1 (default: 0)
+  --load N             load of the pool: 0 idle, 1 full, 2 when as many wait as run (default: 0)
   --budget N           micro-USD that remain (default: the plan's month)
   --prompt-tokens N    default: 256
   --max-tokens N       default: the plan's
@@ -64,7 +64,7 @@ async function main(): Promise<void> {
     plan,
     exits,
     profile,
-    load: number("--load", values.load, 0, 1),
+    load: number("--load", values.load, 0, 1000),
     wish: wish(values.fathom),
     remaining: values.budget === undefined ? plan.monthly_budget_micro_usd : whole("--budget", values.budget),
     worst: {

@@ -9,7 +9,7 @@ const POOL = "default";
 /** A service with the load that the policy is to reckon with. */
 export interface Candidate {
   service: ReadyService;
-  /** 0 idle, 1 full. */
+  /** 0 idle, 1 full, 2 when as many wait as run. */
   load: number;
 }
 
@@ -55,7 +55,7 @@ function requestsAt({ load }: ReadyService): number {
 }
 
 function loadOf(service: ReadyService, capacity: number): number {
-  return Math.min(1, requestsAt(service) / capacity);
+  return requestsAt(service) / capacity;
 }
 
 async function look(env: Env, upstreams: readonly string[]): Promise<{ services: ServiceState[]; stale: boolean }> {

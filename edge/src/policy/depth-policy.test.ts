@@ -2,7 +2,7 @@ import { ApiError, type DepthProfile, type FathomRequest } from "@fathom/shared"
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { acceptOffer } from "../ledger/offer.ts";
-import { type DepthInput, decideDepth, depthOffers } from "./depth-policy.ts";
+import { type DepthInput, decideDepth, depthOffers, loadLimits } from "./depth-policy.ts";
 import type { Plan } from "./plan.ts";
 import { priceOffers } from "./worst-case.ts";
 
@@ -62,10 +62,24 @@ test("load lowers the depth step by step, later for a higher priority", () => {
   const at = (load: number, priority: number) => first(undefined, { load, plan: { ...PLAN, priority } });
   expect(at(0.5, 0)).toEqual([24, "plan"]);
   expect(at(0.6, 0)).toEqual([18, "load"]);
-  expect(at(0.6, 9)).toEqual([24, "plan"]);
-  expect(at(0.94, 0)).toEqual([12, "load"]);
-  expect(at(0.94, 9)).toEqual([24, "plan"]);
-  expect(at(1, 9)).toEqual([12, "load"]);
+  expect(at(1, 0)).toEqual([12, "load"]);
+  expect(at(0.6, 3)).toEqual([24, "plan"]);
+  expect(at(1.3, 3)).toEqual([18, "load"]);
+  expect(at(2, 3)).toEqual([12, "load"]);
+  expect(at(4, 9)).toEqual([24, "plan"]);
+  expect(at(8, 9)).toEqual([12, "load"]);
+});
+
+test("a plan is refused by load only long after it has come to its shallowest exit", () => {
+  for (let priority = 0; priority <= 9; priority++) {
+    const { from, to, refused } = loadLimits(priority);
+    const at = (load: number) => first(undefined, { load, plan: { ...PLAN, priority } });
+    expect(at(from)).toEqual([24, "plan"]);
+    expect(at(to)).toEqual([12, "load"]);
+    expect(at(refused - 1e-9)).toEqual([12, "load"]);
+    expect(() => at(refused)).toThrow(expect.objectContaining({ code: "overloaded", retryAfter: 1 }));
+    expect(() => offers({ depth: 24 }, { load: refused, plan: { ...PLAN, priority } })).toThrow("Too many requests");
+  }
 });
 
 test.each([
@@ -119,14 +133,14 @@ test("an exit that is no better than a shallower one is passed over, unless it w
   expect(depths(undefined, { profile })).toEqual([18, 12]);
   expect(first({ depth: 24 }, { profile })).toEqual([24, "requested"]);
   expect(depths({ min_depth: 24 }, { profile })).toEqual([24]);
-  expect(
-    decideDepth({ planName: "pro", plan: PLAN, exits: EXITS, load: 0.94, wish: undefined, profile }).exits,
-  ).toEqual([
-    { depth: 12, verdict: "offered" },
-    { depth: 18, verdict: "load" },
-    { depth: 24, verdict: "no_better" },
-    { depth: 30, verdict: "plan" },
-  ]);
+  expect(decideDepth({ planName: "pro", plan: PLAN, exits: EXITS, load: 0.9, wish: undefined, profile }).exits).toEqual(
+    [
+      { depth: 12, verdict: "offered" },
+      { depth: 18, verdict: "load" },
+      { depth: 24, verdict: "no_better" },
+      { depth: 30, verdict: "plan" },
+    ],
+  );
 });
 
 test("without a figure for every exit the profile says nothing", () => {
@@ -177,7 +191,7 @@ const wish = fc.option(
   ),
   { nil: undefined },
 );
-const load = fc.double({ min: 0, max: 1, noNaN: true });
+const load = fc.double({ min: 0, max: 20, noNaN: true });
 const budget = fc.integer({ min: 0, max: 1_000_000 });
 const profiled = exitSet.chain((exits) =>
   fc.record({ exits: fc.constant(exits), profile: fc.option(profileOf(exits), { nil: undefined }) }),
@@ -237,8 +251,6 @@ test("more load never raises the depth", () => {
     fc.property(situation, load, (s, other) => {
       const calm = decide({ ...s, load: Math.min(s.load, other) });
       const busy = decide({ ...s, load: Math.max(s.load, other) });
-      // Load alone refuses nobody.
-      expect(busy === undefined).toBe(calm === undefined);
       expect(busy ?? 0).toBeLessThanOrEqual(calm ?? 0);
     }),
   );

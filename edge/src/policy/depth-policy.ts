@@ -19,7 +19,7 @@ export interface DepthInput {
   exits: ExitSet;
   /** What the exits are worth and how long they take, where it was measured. */
   profile?: DepthProfile | undefined;
-  /** Load of the services that may run the request: 0 idle, 1 full. */
+  /** Load of the services that may run the request: 0 idle, 1 full, 2 when as many wait as run. */
   load: number;
   /** The request's `fathom` field. */
   wish: FathomRequest | undefined;
@@ -60,8 +60,19 @@ export interface DepthDecision {
 /** Share of the monthly budget that is kept for shallower answers, at the plan's deepest offer. */
 const KEPT_SHARE = 0.1;
 
-/** Load at which a plan of priority 0 begins to lose depth; every step of priority moves it towards 1. */
+/** Load at which a plan of priority 0 begins to lose depth; three steps of priority double it. */
 const FIRST_SHED_LOAD = 0.5;
+const STEPS_TO_DOUBLE = 3;
+
+/**
+ * The loads between which a plan loses its depth, and from which on it is refused. What a plan gives up first, and whom a pool
+ * without room turns away first, goes by priority: 0 is at its shallowest when the services are full and refused when as many
+ * wait as run; priority 9 keeps its depth until three wait for one that runs.
+ */
+export function loadLimits(priority: number): { from: number; to: number; refused: number } {
+  const from = FIRST_SHED_LOAD * 2 ** (priority / STEPS_TO_DOUBLE);
+  return { from, to: 2 * from, refused: 4 * from };
+}
 
 /**
  * The depths that a request may run at, deepest first; the ledger takes the first one that the budget covers. Pure.
@@ -69,23 +80,23 @@ const FIRST_SHED_LOAD = 0.5;
  * - A numeric wish must be an exit and lie in the plan's range: it is granted as asked or refused, never moved to another
  *   side of the range, and load does not touch it. Only a budget that cannot cover it lowers it, since a shallower answer
  *   is better than none; a `min_depth` forbids that too.
- * - "auto" or no wish starts at the plan's default, moved into `min_depth`..`max_depth`. Load lowers it: from the load at
- *   which the plan begins to shed (later for a higher priority) to full load, the time that a token may take falls linearly
- *   from the start's to that of the shallowest allowed exit. Budget lowers it: each deeper offer must leave more of the
+ * - "auto" or no wish starts at the plan's default, moved into `min_depth`..`max_depth`. Load lowers it: between the plan's
+ *   `loadLimits` the time that a token may take falls linearly from the start's to that of the shallowest allowed exit. Budget lowers it: each deeper offer must leave more of the
  *   budget untouched, so that the last tenth of it is stretched over shallower answers. An exit that is no better than a
  *   shallower one by the profile is passed over, unless the plan and the bounds leave nothing else.
  * - The depth caps a request whatever its exit policy: confident tokens stop below it, drafts are verified at it.
  * - No offer lies outside the plan's range or the request's bounds.
  *
  * @throws ApiError `invalid_depth` when no exit fits the wish (names the exits), `depth_not_allowed` when the plan's range
- *   does not reach it (names the range).
+ *   does not reach it (names the range), `overloaded` when the load has passed what the plan's shallowest exit is good for.
  */
 export function decideDepth(input: DepthInput): DepthDecision {
   const { plan, exits, profile, load, wish } = input;
   const range = layerRange(plan, fullDepth(exits));
   const wanted = exitsWithin(exits, wish);
   const allowed = exitsBetween(wanted, range.min, range.max);
-  const shed = shedding(load, plan.priority);
+  const limits = loadLimits(plan.priority);
+  const shed = Math.min(1, Math.max(0, (load - limits.from) / (limits.to - limits.from)));
   const outside = (depth: number): ExitVerdict => (depth < range.min || depth > range.max ? "plan" : "bounds");
   const decision = (offers: DepthOffer[], verdictOf: (depth: number) => ExitVerdict): DepthDecision => ({
     offers,
@@ -97,6 +108,7 @@ export function decideDepth(input: DepthInput): DepthDecision {
     const depth = requireExit(exits, wish.depth);
     if (!wanted.includes(depth)) throw invalidDepth("fathom.depth", `${depth} lies outside min_depth and max_depth`);
     if (!allowed.includes(depth)) throw notAllowed(input, "fathom.depth");
+    if (load >= limits.refused) throw overloaded();
     const shallower = allowed.filter((exit) => exit < depth).reverse();
     const offers: DepthOffer[] = [
       { depth, reason: "requested", keep: 0 },
@@ -110,6 +122,7 @@ export function decideDepth(input: DepthInput): DepthDecision {
   const [lowest] = useful;
   const start = startDepth(useful, range.default);
   if (lowest === undefined || start === undefined) throw notAllowed(input, boundParam(wish));
+  if (load >= limits.refused) throw overloaded();
   const unbounded = worthwhile(exitsBetween(exits, range.min, range.max), values);
   const bounded = start !== startDepth(unbounded, range.default);
   const top = underLoad(useful, timesOf(values), lowest, start, shed);
@@ -155,11 +168,6 @@ function startDepth(allowed: readonly number[], preferred: number): number | und
   return allowed.findLast((exit) => exit <= preferred) ?? allowed[0];
 }
 
-function shedding(load: number, priority: number): number {
-  const from = FIRST_SHED_LOAD + priority * 0.05;
-  return Math.min(1, Math.max(0, (load - from) / (1 - from)));
-}
-
 function timesOf(values: readonly ExitValue[]): (depth: number) => number {
   const times = new Map(values.map(({ depth, time }) => [depth, time]));
   return (depth) => times.get(depth) ?? 0;
@@ -188,6 +196,10 @@ function boundParam(wish: FathomRequest | undefined): string {
 
 function invalidDepth(param: string, problem: string): ApiError {
   return new ApiError("invalid_depth", `'${param}': ${problem}`, { param });
+}
+
+function overloaded(): ApiError {
+  return new ApiError("overloaded", "Too many requests are waiting; try again shortly.", { retryAfter: 1 });
 }
 
 function notAllowed({ planName, plan, exits }: DepthInput, param: string): ApiError {

@@ -27,21 +27,21 @@ test("reckons with what is left of the caller's budget", async () => {
 });
 
 test("any situation can be given, for any plan", async () => {
-  const situation = { exits: [8, 16, 32], load: 1, remaining_micro_usd: 1_000_000, prompt_tokens: 10, max_tokens: 10 };
+  const situation = { exits: [8, 16, 32], load: 8, remaining_micro_usd: 1_000_000, prompt_tokens: 10, max_tokens: 10 };
   const explained = await (await askAdmin({ plan: "enterprise", ...situation })).json<{
     exits: object[];
     chosen: object;
   }>();
   expect(explained.exits).toMatchObject([{ verdict: "plan" }, { verdict: "offered" }, { verdict: "load" }]);
   expect(explained.chosen).toEqual({ depth: 16, reason: "load" });
-  expect(await refusal(await askAdmin({ plan: "free", ...situation, fathom: { depth: 32 } }))).toMatchObject({
+  expect(await refusal(await askAdmin({ plan: "free", ...situation, load: 0, fathom: { depth: 32 } }))).toMatchObject({
     code: "depth_not_allowed",
   });
 });
 
 test.each([
   [{ plan: "golden" }, "plan"],
-  [{ plan: "free", load: 2 }, "load"],
+  [{ plan: "free", load: -1 }, "load"],
   [{ plan: "free", exits: [3, 2] }, "exits"],
   [{ plan: "free", colour: 1 }, "colour"],
 ] as const)("refuses %j", async (body, param) => {

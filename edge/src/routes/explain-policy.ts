@@ -15,7 +15,7 @@ const Situation = z.strictObject({
   model: z.string().min(1).max(256).default("fathom"),
   exits: ExitSet.optional(),
   profile: DepthProfile.optional(),
-  load: z.number().min(0).max(1).optional(),
+  load: z.number().min(0).max(1000).optional(),
   remaining_micro_usd: z.int().min(0).optional(),
   prompt_tokens: z.int().min(1).max(1_000_000).default(256),
   max_tokens: z.int().min(1).max(1_000_000).optional(),
