@@ -6,8 +6,8 @@ import { CheckpointError } from "./checkpoint-error.ts";
 import { type Checkpoint, MANIFEST_FILE } from "./open-checkpoint.ts";
 import { weightsHash } from "./weight-files.ts";
 
-/** What may be measured on a finished checkpoint and added to it. */
-export type ManifestFacts = Pick<Manifest, "thresholds" | "calibration" | "profile">;
+/** What may be measured on a finished checkpoint and added to it, and how it is presented. */
+export type ManifestFacts = Partial<Pick<Manifest, "thresholds" | "calibration" | "profile" | "name" | "files">>;
 
 /**
  * Sets facts in a checkpoint's manifest, atomically: whoever opens the checkpoint meanwhile sees the old manifest or the new

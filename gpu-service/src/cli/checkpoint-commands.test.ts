@@ -86,6 +86,28 @@ test("a GGUF file imports with the default exits and weights", async () => {
   expect((await fathom("inspect", "b")).stdout).toContain("layers int4, embedding int8, head int8");
 });
 
+test("a card of one's own takes the place of the generated one, and the checkpoint stays whole", async () => {
+  await fathom("import", tinyFolder("tied"), "--out", "carded", "--exits", "4,8");
+  await writeFile(join(root, "card.md"), "# Mine\n");
+  expect(await fathom("card", "carded", "--file", "card.md", "--name", "mine")).toEqual({
+    code: 0,
+    stdout: "mine: card in carded\n",
+    stderr: "",
+  });
+  expect(await readFile(join(root, "carded/README.md"), "utf8")).toBe("# Mine\n");
+  expect((await fathom("inspect", "carded")).stdout).toContain("mine");
+  await fathom("quantize", "carded", "--out", "carded-int8", "--weights", "int8");
+  expect(await readFile(join(root, "carded-int8/README.md"), "utf8")).toBe("# Mine\n");
+  for (const [args, message] of [
+    [["--file", "nothing.md"], "nothing.md: cannot be read"],
+    [["--file", "card.md", "--name", "a name"], "'a name' is no name"],
+  ] as const) {
+    const { code, stderr } = await fathom("card", "carded", ...args);
+    expect(code).toBe(1);
+    expect(stderr).toContain(message);
+  }
+});
+
 test("quantize and export write what they say, and import takes an export back", async () => {
   await fathom("import", tinyFolder("tied"), "--out", "q", "--exits", "2,4,8", "--weights", "fp32");
   expect(await fathom("quantize", "q", "--out", "q8", "--weights", "int8", "--exits", "4,8")).toEqual({
