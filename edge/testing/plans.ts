@@ -2,9 +2,11 @@ import shipped from "../plans.json" with { type: "json" };
 
 const generous = shipped.enterprise;
 
-/** The shipped plans, and some with one limit each that a test can reach. */
+/** The shipped plans on the exits of the stub, one apart, and some with one limit each that a test can reach. */
 export const TEST_PLANS = {
   ...shipped,
+  free: { ...shipped.free, depth: { min: "25%", max: "60%", default: "60%" } },
+  pro: { ...shipped.pro, depth: { min: "40%", max: "80%", default: "80%" } },
   "two-a-minute": { ...generous, requests_per_minute: 2 },
   "one-at-once": { ...generous, concurrency: 1 },
   /** Covers a few answers of ten tokens: one layer-token costs one micro-USD. */
