@@ -1,5 +1,6 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import plans from "@fathom/edge/plans.json" with { type: "json" };
 import { layerRange } from "@fathom/edge/policy/plan.ts";
@@ -7,7 +8,7 @@ import { openCheckpoint } from "@fathom/gpu-service/checkpoint/open-checkpoint.t
 import { randomStream } from "@fathom/gpu-service/random/random-stream.ts";
 import { fullDepth } from "@fathom/shared";
 import { startEdge } from "../bench/edge/worker-process.ts";
-import { benchModel, referencePrompts } from "../bench/model.ts";
+import { referencePrompts } from "../bench/model.ts";
 import { table } from "../bench/stats.ts";
 import { SECRET, serviceProcess } from "../service/helpers/service-process.ts";
 import { ask, type Outcome } from "./ask.ts";
@@ -15,6 +16,7 @@ import { figure, type Point, points, type Run } from "./figure.ts";
 import { arrivals, ramp } from "./traffic.ts";
 
 const ADMIN = "load-secret-of-the-admin";
+const SHIPPED = fileURLToPath(new URL("../../gpu-service/checkpoints/smollm2-135m-nested", import.meta.url));
 const AT_ONCE = 8;
 const TOKENS = 32;
 const SEED = 7;
@@ -52,7 +54,7 @@ if (values.help) console.log(HELP);
 else await main(Number(values.seconds), Number(values.peak));
 
 async function main(seconds: number, peak: number): Promise<void> {
-  const dir = await benchModel(values.model);
+  const dir = values.model ?? SHIPPED;
   const limits = ["--threads", values.threads, "--max-concurrent", String(AT_ONCE), "--max-waiting", "256"];
   const service = await serviceProcess(dir, limits);
   const edge = await startEdge({

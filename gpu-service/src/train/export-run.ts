@@ -35,7 +35,7 @@ export async function exportRun(
       ...provenance,
       created: new Date().toISOString(),
       notes:
-        `trained with ${config.method} on ${basename(config.data)} for ${step} steps` +
+        `${provenance.notes === undefined ? "" : `${provenance.notes}; `}trained with ${config.method} on ${basename(config.data)} for ${step} steps` +
         (config.distill > 0 ? `, ${config.distill} of the loss distilled from ${basename(config.teacher)}` : ""),
     },
   };
