@@ -42,8 +42,8 @@ test("a default between two exits is the shallower one, a default below all exit
   expect(first(undefined, { plan: { ...PLAN, depth: { min: 1, max: 24, default: 5 } } })).toEqual([12, "plan"]);
 });
 
-test("a requested depth is granted as asked, at any load, and lowered only by the budget", () => {
-  expect(offers({ depth: 18 }, { load: 1 })).toEqual([
+test("a requested depth is granted as asked, at any load that is not refused, and lowered only by the budget", () => {
+  expect(offers({ depth: 18 }, { load: 0.99 })).toEqual([
     { depth: 18, reason: "requested", keep: 0 },
     { depth: 12, reason: "budget", keep: 0 },
   ]);
@@ -62,12 +62,18 @@ test("load lowers the depth step by step, later for a higher priority", () => {
   const at = (load: number, priority: number) => first(undefined, { load, plan: { ...PLAN, priority } });
   expect(at(0.5, 0)).toEqual([24, "plan"]);
   expect(at(0.6, 0)).toEqual([18, "load"]);
-  expect(at(1, 0)).toEqual([12, "load"]);
-  expect(at(0.6, 3)).toEqual([24, "plan"]);
-  expect(at(1.3, 3)).toEqual([18, "load"]);
-  expect(at(2, 3)).toEqual([12, "load"]);
-  expect(at(4, 9)).toEqual([24, "plan"]);
-  expect(at(8, 9)).toEqual([12, "load"]);
+  expect(at(0.75, 0)).toEqual([12, "load"]);
+  expect(at(1, 4)).toEqual([24, "plan"]);
+  expect(at(1.2, 4)).toEqual([18, "load"]);
+  expect(at(1.5, 4)).toEqual([12, "load"]);
+  expect(at(2.3, 9)).toEqual([24, "plan"]);
+  expect(at(4, 9)).toEqual([12, "load"]);
+});
+
+test("who is refused leaves the depth of a plan four steps above untouched", () => {
+  for (let priority = 0; priority <= 5; priority++) {
+    expect(loadLimits(priority).refused).toBeLessThanOrEqual(loadLimits(priority + 4).from + 1e-12);
+  }
 });
 
 test("a plan is refused by load only long after it has come to its shallowest exit", () => {
@@ -122,10 +128,10 @@ function measured(ms: number[], agreement?: number[]): DepthProfile {
 }
 
 test("under load the profile's times count, not the layers", () => {
-  // At a shed of 0.4 layers allow 24 − 0.4 · 12 = 19.2, times 8 − 0.4 · 6 = 5.6 ms.
-  expect(first(undefined, { load: 0.7 })).toEqual([18, "load"]);
-  expect(first(undefined, { load: 0.7, profile: measured([2, 6, 8, 9]) })).toEqual([12, "load"]);
-  expect(first(undefined, { load: 0.7, profile: measured([2, 3, 8, 9]) })).toEqual([18, "load"]);
+  // At a shed of 0.4 (a load of 0.6) layers allow 24 − 0.4 · 12 = 19.2, times 8 − 0.4 · 6 = 5.6 ms.
+  expect(first(undefined, { load: 0.6 })).toEqual([18, "load"]);
+  expect(first(undefined, { load: 0.6, profile: measured([2, 6, 8, 9]) })).toEqual([12, "load"]);
+  expect(first(undefined, { load: 0.6, profile: measured([2, 3, 8, 9]) })).toEqual([18, "load"]);
 });
 
 test("an exit that is no better than a shallower one is passed over, unless it was asked for", () => {
@@ -133,14 +139,14 @@ test("an exit that is no better than a shallower one is passed over, unless it w
   expect(depths(undefined, { profile })).toEqual([18, 12]);
   expect(first({ depth: 24 }, { profile })).toEqual([24, "requested"]);
   expect(depths({ min_depth: 24 }, { profile })).toEqual([24]);
-  expect(decideDepth({ planName: "pro", plan: PLAN, exits: EXITS, load: 0.9, wish: undefined, profile }).exits).toEqual(
-    [
-      { depth: 12, verdict: "offered" },
-      { depth: 18, verdict: "load" },
-      { depth: 24, verdict: "no_better" },
-      { depth: 30, verdict: "plan" },
-    ],
-  );
+  expect(
+    decideDepth({ planName: "pro", plan: PLAN, exits: EXITS, load: 0.75, wish: undefined, profile }).exits,
+  ).toEqual([
+    { depth: 12, verdict: "offered" },
+    { depth: 18, verdict: "load" },
+    { depth: 24, verdict: "no_better" },
+    { depth: 30, verdict: "plan" },
+  ]);
 });
 
 test("without a figure for every exit the profile says nothing", () => {

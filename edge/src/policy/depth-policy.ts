@@ -60,18 +60,18 @@ export interface DepthDecision {
 /** Share of the monthly budget that is kept for shallower answers, at the plan's deepest offer. */
 const KEPT_SHARE = 0.1;
 
-/** Load at which a plan of priority 0 begins to lose depth; three steps of priority double it. */
+/** Load at which a plan of priority 0 begins to lose depth; four steps of priority double it. */
 const FIRST_SHED_LOAD = 0.5;
-const STEPS_TO_DOUBLE = 3;
+const STEPS_TO_DOUBLE = 4;
 
 /**
- * The loads between which a plan loses its depth, and from which on it is refused. What a plan gives up first, and whom a pool
- * without room turns away first, goes by priority: 0 is at its shallowest when the services are full and refused when as many
- * wait as run; priority 9 keeps its depth until three wait for one that runs.
+ * The loads between which a plan loses its depth, and from which on it is refused. A plan is refused where one four steps above
+ * begins to lose depth, so that traffic of lower plans cannot take the depth of higher ones: priority 0 is refused when the
+ * services are full, 4 when as many wait as run, and 9 keeps its depth longer than that.
  */
 export function loadLimits(priority: number): { from: number; to: number; refused: number } {
   const from = FIRST_SHED_LOAD * 2 ** (priority / STEPS_TO_DOUBLE);
-  return { from, to: 2 * from, refused: 4 * from };
+  return { from, to: 1.5 * from, refused: 2 * from };
 }
 
 /**

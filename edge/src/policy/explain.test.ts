@@ -27,7 +27,7 @@ test("says of every exit what became of it, and which offer the budget covers", 
   expect(explain()).toEqual({
     plan: { name: "pro", min: 12, default: 24, max: 24, priority: 0 },
     load: 0.6,
-    shedding: expect.closeTo(0.2, 9),
+    shedding: expect.closeTo(0.4, 9),
     remaining_micro_usd: 8000,
     exits: [
       { depth: 6, verdict: "plan", why: "the plan 'pro' runs 12 to 24 layers" },

@@ -35,7 +35,7 @@ describe("an exit policy", () => {
   });
 
   test("is capped lower when the service is busy, not below its floor", async () => {
-    const busy = await new StubService().set({ load: { running: 16, waiting: 128 } });
+    const busy = await new StubService().set({ load: { running: 16, waiting: 44 } });
     const edge = edgeWith({ UPSTREAMS: busy.url });
     const { key } = await newTenant("enterprise");
     for (const [fathom, depth] of [

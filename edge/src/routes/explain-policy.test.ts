@@ -27,7 +27,7 @@ test("reckons with what is left of the caller's budget", async () => {
 });
 
 test("any situation can be given, for any plan", async () => {
-  const situation = { exits: [8, 16, 32], load: 8, remaining_micro_usd: 1_000_000, prompt_tokens: 10, max_tokens: 10 };
+  const situation = { exits: [8, 16, 32], load: 4, remaining_micro_usd: 1_000_000, prompt_tokens: 10, max_tokens: 10 };
   const explained = await (await askAdmin({ plan: "enterprise", ...situation })).json<{
     exits: object[];
     chosen: object;

@@ -54,7 +54,7 @@ describe("an answer", () => {
   });
 
   test("is shallower when the service is busy, unless a depth was asked for", async () => {
-    const busy = await new StubService().set({ load: { running: 16, waiting: 30 } });
+    const busy = await new StubService().set({ load: { running: 16, waiting: 10 } });
     const edge = edgeWith({ UPSTREAMS: busy.url });
     const { key } = await newTenant("pro");
     const lowered = await edge("/v1/chat/completions", post(key, CHAT));

@@ -49,7 +49,7 @@ export async function loadEngine(dir: string, options: LoadEngineOptions = {}): 
     kvBudget: options.kvMemory ?? defaultKvMemory(),
   };
   return WorkerEngine.start(workerOptions, {
-    maxWaiting: options.maxWaiting ?? 256,
+    maxWaiting: options.maxWaiting ?? 64,
     stallMs: options.stallMs ?? DEFAULT_STALL_MS,
   });
 }
