@@ -101,8 +101,8 @@ describe("an answer is charged", () => {
 describe("the service", () => {
   test.each([
     ["free", 1],
-    ["pro", 5],
-    ["enterprise", 10],
+    ["pro", 16],
+    ["enterprise", 512],
   ])("is told how requests of %s wait: weight %d", async (plan, weight) => {
     const { claims } = await mainService.seen(await chat(await newTenant(plan)));
     expect(claims.priority).toEqual({ class: "interactive", weight });
