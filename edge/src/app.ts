@@ -63,6 +63,7 @@ const identify: MiddlewareHandler<AppEnv> = async (c, next) => {
   c.set("requestId", requestId);
   c.set("log", log);
   c.set("timing", new ServerTiming());
+  c.set("priorityClass", "interactive");
   // Taken here: reading the body may replace the request.
   c.set("client", c.req.raw.signal);
   c.header(REQUEST_ID_HEADER, requestId);

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { Depth, ExitPolicyName } from "./fathom.ts";
 
 /** One exit as `/v1/models` describes it: what it costs to hold, and what share of the full model runs. */
 export const ExitDescription = z.object({
@@ -9,6 +10,15 @@ export const ExitDescription = z.object({
   bytes: z.int().min(0),
 });
 export type ExitDescription = z.infer<typeof ExitDescription>;
+
+/** What a virtual model's name stands for: a checkpoint, and the parts of the depth dial that it sets. */
+export const VirtualModel = z.object({
+  model: z.string(),
+  depth: Depth.optional(),
+  max_depth: Depth.optional(),
+  exit: ExitPolicyName.optional(),
+});
+export type VirtualModel = z.infer<typeof VirtualModel>;
 
 export const ModelDescription = z.object({
   id: z.string(),
@@ -22,6 +32,8 @@ export const ModelDescription = z.object({
       exits: z.array(ExitDescription).min(1),
       bytes: z.int().min(0),
       parameters: z.int().min(0),
+      /** Only of names that stand for a checkpoint and a wish. */
+      virtual: VirtualModel.optional(),
     })
     .optional(),
 });
