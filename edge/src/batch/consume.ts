@@ -51,10 +51,16 @@ async function runTurn(at: Surroundings, ticket: Ticket): Promise<void> {
     if (room === 0) return await batch.pass(turn, true);
     const work = await batch.claim(turn, Math.min(room, LINES_AT_ONCE));
     if (!work || work.lines.length === 0) return;
-    const outcomes = await Promise.all(work.lines.map((line) => runClaimed(at, ticket, work, line)));
+    const outcomes = await allOf(work.lines.map((line) => runClaimed(at, ticket, work, line)));
     if (outcomes.includes("retry")) return await batch.pass(turn, true);
     if (Date.now() >= until) return await batch.pass(turn, false);
   }
+}
+
+/** All results. The first failure is thrown only when nothing is running any more: the ticket is good again then. */
+async function allOf<T>(work: readonly Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(work);
+  return await Promise.all(work);
 }
 
 /** How many lines the pool has room for now; none when it cannot be asked. */
