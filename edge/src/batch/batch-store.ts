@@ -58,6 +58,7 @@ export class BatchStore {
         result TEXT
       ) STRICT;
       CREATE INDEX IF NOT EXISTS lines_by_state ON lines (state, line);
+      CREATE INDEX IF NOT EXISTS lines_by_outcome ON lines (ok, line);
     `);
   }
 
@@ -124,9 +125,9 @@ export class BatchStore {
    */
   claim(count: number): ClaimedLine[] {
     return this.#storage.transactionSync(() => {
-      const rows = this.#sql
-        .exec<LineRow>("SELECT * FROM lines WHERE state != 'done' ORDER BY state = 'pending', line LIMIT ?", count)
-        .toArray();
+      const sql = "SELECT * FROM lines WHERE state = ? ORDER BY line LIMIT ?";
+      const left = this.#sql.exec<LineRow>(sql, "running", count).toArray();
+      const rows = [...left, ...this.#sql.exec<LineRow>(sql, "pending", count - left.length).toArray()];
       for (const { line } of rows) this.#sql.exec("UPDATE lines SET state = 'running' WHERE line = ?", line);
       return rows.map(({ line, custom_id, offset, length, attempt, failures, state }) => ({
         line,
@@ -166,8 +167,8 @@ export class BatchStore {
     }
   }
 
-  count(state: "pending" | "running"): number {
-    return this.#sql.exec<{ n: number }>("SELECT count(*) AS n FROM lines WHERE state = ?", state).one().n;
+  has(state: "pending" | "running"): boolean {
+    return this.#sql.exec("SELECT 1 FROM lines WHERE state = ? LIMIT 1", state).toArray().length > 0;
   }
 
   counts(): RequestCounts {

@@ -86,9 +86,9 @@ export class Batch extends DurableObject<Env> {
     this.#store.finish(line, attempt, outcome);
     const batch = this.#store.batch();
     if (!batch) return;
-    const [pending, running] = [this.#store.count("pending"), this.#store.count("running")];
-    if (running > 0) return;
-    if (isEnding(batch.status) || (pending === 0 && this.#store.move("all_done", Date.now()))) await this.#wakeNow();
+    if (this.#store.has("running")) return;
+    const ending = isEnding(batch.status) || (!this.#store.has("pending") && this.#store.move("all_done", Date.now()));
+    if (ending) await this.#wakeNow();
   }
 
   /**
@@ -125,7 +125,7 @@ export class Batch extends DurableObject<Env> {
     }
     if (!isEnding(batch.status)) return;
     const since = batch.times[batch.status] ?? now;
-    if (this.#store.count("running") > 0 && now - since < silenceMs) {
+    if (this.#store.has("running") && now - since < silenceMs) {
       await this.ctx.storage.setAlarm(since + silenceMs);
       return;
     }

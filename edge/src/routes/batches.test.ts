@@ -146,17 +146,16 @@ test("batches are listed page by page, newest first", async () => {
   const tenant = await newTenant();
   const fileId = await uploaded(tenant, jsonl([chatLine("a")]));
   const ids: string[] = [];
-  for (let i = 0; i < 3; i++) ids.unshift((await (await createBatch(tenant, fileId)).json<BatchDescription>()).id);
+  for (let i = 0; i < 3; i++) ids.push((await (await createBatch(tenant, fileId)).json<BatchDescription>()).id);
   const page = async (query: string) =>
     await (await send(`/v1/batches?${query}`, withKey(tenant))).json<{ data: { id: string }[]; has_more: boolean }>();
   const first = await page("limit=2");
-  expect([first.data.map(({ id }) => id).toSorted(), first.has_more]).toEqual([
-    expect.arrayContaining([expect.any(String)]),
-    true,
-  ]);
+  expect([first.data.length, first.has_more]).toEqual([2, true]);
   const rest = await page(`limit=2&after=${first.data[1]?.id}`);
   expect(rest.has_more).toBe(false);
-  expect([...first.data, ...rest.data].map(({ id }) => id).toSorted()).toEqual(ids.toSorted());
+  const listed = [...first.data, ...rest.data].map(({ id }) => id);
+  // Ids of later batches sort before those of earlier ones; of one millisecond, either may come first.
+  expect(listed).toEqual(ids.toSorted());
 });
 
 test.each([
