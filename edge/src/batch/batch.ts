@@ -185,8 +185,15 @@ export class Batch extends DurableObject<Env> {
   }
 
   async #sendTicket({ id, tenant, turn }: BatchRecord, waits: number, delaySeconds: number): Promise<void> {
-    this.#store.update({ turn: turn + 1, waits, seenAt: Date.now() });
-    await this.env.BATCH_QUEUE.send({ tenant, batch: id, turn: turn + 1 }, { delaySeconds });
+    // Not seen until it is sent: should the queue be away, the next alarm sends another.
+    this.#store.update({ turn: turn + 1, waits, seenAt: 0 });
+    try {
+      await this.env.BATCH_QUEUE.send({ tenant, batch: id, turn: turn + 1 }, { delaySeconds });
+    } catch (error) {
+      await this.ctx.storage.setAlarm(Date.now() + RETRY_MS);
+      throw error;
+    }
+    this.#store.update({ seenAt: Date.now() });
   }
 
   #describe(batch: BatchRecord): BatchDescription {

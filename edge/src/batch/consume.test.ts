@@ -94,6 +94,17 @@ test("a ticket that is not the last one runs nothing", async () => {
   expect(await tenant.usage()).toMatchObject({ settled: 0 });
 });
 
+test("a ticket that could not be sent is replaced by the next alarm", async () => {
+  const tenant = await newTenant("exact");
+  const { id, stub } = await batchInProgress(tenant, [chatLine("a")]);
+  await runInDurableObject(stub, async (batch: Batch, { storage }) => {
+    // What is left when the queue does not take it: a turn that nobody has.
+    new BatchStore(storage).update({ turn: 5, seenAt: 0 });
+    await batch.alarm();
+  });
+  expect((await ended(tenant, id)).status).toBe("completed");
+});
+
 test("a loaded pool gets no lines; the ticket waits", async () => {
   const tenant = await newTenant("exact");
   const { id, stub } = await batchInProgress(tenant, [chatLine("a")]);
