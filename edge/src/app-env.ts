@@ -1,3 +1,4 @@
+import type { RequestPriority } from "@fathom/shared";
 import type { RequestLog } from "./http/request-log.ts";
 import type { ServerTiming } from "./http/server-timing.ts";
 import type { Plan } from "./policy/plan.ts";
@@ -20,6 +21,9 @@ export interface AppEnv {
     timing: ServerTiming;
     /** Aborted when the client goes away. */
     client: AbortSignal;
+    priorityClass: RequestPriority["class"];
+    /** Name of the hold in the ledger, where it is not the request's own id: a line that is run again keeps its hold. */
+    leaseId?: string;
     /** Set by `requireApiKey`. */
     customer: Customer;
   };

@@ -9,9 +9,11 @@ import { limitBody } from "./http/read-json.ts";
 import { RequestLog } from "./http/request-log.ts";
 import { ServerTiming } from "./http/server-timing.ts";
 import type { Plans } from "./policy/plan.ts";
+import { cancelBatch, createBatch, listBatches, showBatch } from "./routes/batches.ts";
 import { createKey } from "./routes/create-key.ts";
 import { chatEndpoint, completionEndpoint } from "./routes/endpoint.ts";
 import { explainOwnPolicy, explainPolicy } from "./routes/explain-policy.ts";
+import { createFile, deleteFile, listFiles, showFile, showFileContent } from "./routes/files.ts";
 import { generate } from "./routes/generate.ts";
 import { listModels, showModel } from "./routes/models.ts";
 
@@ -43,6 +45,12 @@ export function createApp(plans: Plans): Hono<AppEnv> {
   route(app, "POST", "/v1/completions", apiKey, limitBody, generate(completionEndpoint));
   route(app, "POST", "/v1/policy/explain", apiKey, limitBody, explainOwnPolicy);
   route(app, "POST", "/admin/policy/explain", requireAdmin, limitBody, explainPolicy(plans));
+  routes(app, "/v1/files", { GET: [apiKey, listFiles], POST: [apiKey, createFile] });
+  routes(app, "/v1/files/:id", { GET: [apiKey, showFile], DELETE: [apiKey, deleteFile] });
+  route(app, "GET", "/v1/files/:id/content", apiKey, showFileContent);
+  routes(app, "/v1/batches", { GET: [apiKey, listBatches], POST: [apiKey, limitBody, createBatch] });
+  route(app, "GET", "/v1/batches/:id", apiKey, showBatch);
+  route(app, "POST", "/v1/batches/:id/cancel", apiKey, cancelBatch);
   route(app, "POST", "/admin/keys", requireAdmin, limitBody, createKey(plans));
 
   app.notFound((c) => respondWithError(c, new ApiError("not_found", `There is nothing at ${c.req.path}.`)));
@@ -51,11 +59,21 @@ export function createApp(plans: Plans): Hono<AppEnv> {
 }
 
 /** Registers the handlers of one method; the others are answered with 405. */
-function route(app: Hono<AppEnv>, method: "GET" | "POST", path: string, ...handlers: Handler<AppEnv>[]): void {
-  app.on([method], [path], ...handlers);
+function route(app: Hono<AppEnv>, method: Method, path: string, ...handlers: Handler<AppEnv>[]): void {
+  routes(app, path, { [method]: handlers });
+}
+
+type Method = "GET" | "POST" | "DELETE";
+
+/** Registers the handlers of several methods of a path; the others are answered with 405. */
+function routes(app: Hono<AppEnv>, path: string, byMethod: Partial<Record<Method, Handler<AppEnv>[]>>): void {
+  const methods = Object.entries(byMethod);
+  for (const [method, handlers] of methods) app.on([method], [path], ...handlers);
+  const names = methods.map(([method]) => method);
   app.all(path, (c) => {
-    c.header("allow", method === "GET" ? "GET, HEAD, OPTIONS" : "POST, OPTIONS");
-    return respondWithError(c, new ApiError("method_not_allowed", `Use ${method} here.`));
+    const allowed = names.flatMap((name) => (name === "GET" ? ["GET", "HEAD"] : [name]));
+    c.header("allow", [...allowed, "OPTIONS"].join(", "));
+    return respondWithError(c, new ApiError("method_not_allowed", `Use ${names.join(" or ")} here.`));
   });
 }
 
@@ -66,6 +84,7 @@ const identify: MiddlewareHandler<AppEnv> = async (c, next) => {
   c.set("requestId", requestId);
   c.set("log", log);
   c.set("timing", new ServerTiming());
+  c.set("priorityClass", "interactive");
   // Taken here: reading the body may replace the request.
   c.set("client", c.req.raw.signal);
   c.header(REQUEST_ID_HEADER, requestId);

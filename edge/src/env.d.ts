@@ -2,11 +2,14 @@
 declare namespace Cloudflare {
   interface GlobalProps {
     mainModule: typeof import("./index.ts");
-    durableNamespaces: "TenantLedger" | "Fleet";
+    durableNamespaces: "TenantLedger" | "Fleet" | "Batch";
   }
   interface Env {
     LEDGER: DurableObjectNamespace<import("./ledger/tenant-ledger.ts").TenantLedger>;
     FLEET: DurableObjectNamespace<import("./fleet/fleet.ts").Fleet>;
+    BATCH: DurableObjectNamespace<import("./batch/batch.ts").Batch>;
+    BATCH_QUEUE: Queue<import("./batch/batch.ts").Ticket>;
+    FILES: R2Bucket;
     KEYS: KVNamespace;
     UPSTREAMS: string;
     SERVICE_CAPACITY: string;
@@ -14,6 +17,9 @@ declare namespace Cloudflare {
     SERVICE_SECRET: string;
     ADMIN_SECRET: string;
     PLANS?: string;
+    BATCH_MAX_FILE_MEGABYTES?: string;
+    BATCH_MAX_LINES?: string;
+    BATCH_MAX_LOAD_PERCENT?: string;
   }
 }
 

@@ -1,16 +1,24 @@
 import { env } from "cloudflare:workers";
 import shippedPlans from "../plans.json" with { type: "json" };
 import { createApp } from "./app.ts";
+import { consumeTickets } from "./batch/consume.ts";
 import { type Plans, parsePlans } from "./policy/plan.ts";
 import { settingsOf } from "./settings.ts";
 
+export { Batch } from "./batch/batch.ts";
 export { Fleet } from "./fleet/fleet.ts";
 export { TenantLedger } from "./ledger/tenant-ledger.ts";
 
 // Checked here, not at the first request: a worker that cannot do its work must not start.
 settingsOf(env);
 
-export default createApp(configuredPlans());
+const plans = configuredPlans();
+const app = createApp(plans);
+
+export default {
+  fetch: app.fetch,
+  queue: async (messages, env, ctx) => await consumeTickets(messages, { env, ctx, plans }),
+} satisfies ExportedHandler<Env>;
 
 /** The plans of the PLANS variable, or else the shipped ones. */
 function configuredPlans(): Plans {

@@ -15,6 +15,9 @@ test("reads the services, in order and once each", () => {
 });
 
 test.each([
+  ["BATCH_MAX_LINES", "many"],
+  ["BATCH_MAX_LINES", "50001"],
+  ["BATCH_MAX_FILE_MEGABYTES", "101"],
   ["UPSTREAMS", ""],
   ["UPSTREAMS", "localhost:8788"],
   ["UPSTREAMS", "file:///etc/passwd"],

@@ -22,6 +22,9 @@ const Settings = z.object({
     .pipe(z.array(ServiceUrl).min(1)),
   SERVICE_CAPACITY: WholeNumber(100_000),
   REQUEST_TIMEOUT_SECONDS: WholeNumber(3600),
+  BATCH_MAX_FILE_MEGABYTES: WholeNumber(100).prefault("20"),
+  BATCH_MAX_LINES: WholeNumber(50_000).prefault("10000"),
+  BATCH_MAX_LOAD_PERCENT: WholeNumber(100).prefault("50"),
   SERVICE_SECRET: Secret,
   ADMIN_SECRET: Secret,
 });
@@ -35,6 +38,12 @@ export interface Settings {
   /** Longest time from a request to the end of its answer. */
   requestTimeoutMs: number;
   serviceSecret: string;
+  /** Longest input file of a batch. */
+  batchMaxFileBytes: number;
+  /** Most requests of a batch. */
+  batchMaxLines: number;
+  /** Load of a service, 0 to 1, from which on it gets no lines of batches. */
+  batchMaxLoad: number;
 }
 
 const checked = new WeakMap<object, Settings>();
@@ -57,6 +66,9 @@ export function settingsOf(env: Env): Settings {
     serviceCapacity: SERVICE_CAPACITY,
     requestTimeoutMs: REQUEST_TIMEOUT_SECONDS * 1000,
     serviceSecret: SERVICE_SECRET,
+    batchMaxFileBytes: result.data.BATCH_MAX_FILE_MEGABYTES * 1_000_000,
+    batchMaxLines: result.data.BATCH_MAX_LINES,
+    batchMaxLoad: result.data.BATCH_MAX_LOAD_PERCENT / 100,
   };
   checked.set(env, settings);
   return settings;

@@ -1,8 +1,6 @@
 import { ApiError } from "@fathom/shared";
+import { MODEL_ALIAS } from "../policy/virtual-model.ts";
 import type { Candidate } from "./pool-view.ts";
-
-/** The name that every checkpoint answers to. */
-export const MODEL_ALIAS = "fathom";
 
 /**
  * The services that run a model, in the order in which to try them. Under the alias the first service decides which

@@ -1,8 +1,8 @@
-import type { Context } from "hono";
 import type { RateState } from "../ledger/ledger.ts";
+import type { RequestContext } from "../request-context.ts";
 
 /** Sets OpenAI's `x-ratelimit-*` headers. */
-export function setRateHeaders(c: Context, { limit, remaining, resetMs }: RateState): void {
+export function setRateHeaders(c: RequestContext, { limit, remaining, resetMs }: RateState): void {
   c.header("x-ratelimit-limit-requests", String(limit));
   c.header("x-ratelimit-remaining-requests", String(remaining));
   c.header("x-ratelimit-reset-requests", formatDuration(resetMs));

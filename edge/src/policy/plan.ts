@@ -29,6 +29,8 @@ const DepthRange = z
 export const Plan = z.strictObject({
   depth: DepthRange,
   price_nano_usd_per_layer_token: z.int().min(0).max(1_000_000_000),
+  /** Price of a batch's layer-token, percent of the above. */
+  batch_price_percent: z.int().min(0).max(100).optional(),
   /** Requests admitted in any 60 seconds, per tenant. */
   requests_per_minute: z.int().min(1).max(100_000),
   /** Requests in flight at once, per tenant. */

@@ -6,6 +6,6 @@ import type { Plan } from "./plan.ts";
  * that one hardly for 0, and none of them starves. At ten times the share enterprise waited as long as pro at three times the
  * capacity: a share that is nearly used up is a queue.
  */
-export function requestPriority({ priority }: Plan): RequestPriority {
-  return { class: "interactive", weight: 2 ** priority };
+export function requestPriority({ priority }: Plan, priorityClass: RequestPriority["class"]): RequestPriority {
+  return { class: priorityClass, weight: 2 ** priority };
 }

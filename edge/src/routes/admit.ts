@@ -1,11 +1,8 @@
 import { ApiError } from "@fathom/shared";
-import type { Context } from "hono";
-import type { AppEnv } from "../app-env.ts";
-import { servicesFor } from "../fleet/choose-service.ts";
+import { namedModel } from "../fleet/named-model.ts";
 import { poolLoad } from "../fleet/pool-load.ts";
 import { type Candidate, countStarted, readyServices } from "../fleet/pool-view.ts";
 import { setRateHeaders } from "../http/rate-headers.ts";
-import { readJson } from "../http/read-json.ts";
 import type { RequestEnd } from "../http/request-end.ts";
 import { Lease } from "../ledger/lease.ts";
 import type { ReserveResult } from "../ledger/ledger.ts";
@@ -13,7 +10,9 @@ import type { Offer } from "../ledger/offer.ts";
 import { refusalError } from "../ledger/refusal-error.ts";
 import { type AnswerLimit, answerLimit } from "../policy/answer-limit.ts";
 import { depthOffers } from "../policy/depth-policy.ts";
+import { dialOf, mergeDial } from "../policy/virtual-model.ts";
 import { type PromptSize, priceOffers } from "../policy/worst-case.ts";
+import type { RequestContext } from "../request-context.ts";
 import { settingsOf } from "../settings.ts";
 import type { Endpoint, GenerationRequest, MaxTokensField } from "./endpoint.ts";
 
@@ -34,38 +33,39 @@ export interface Admitted {
 }
 
 /**
- * Reads a request, decides its depth from plan, load, budget and wish, and reserves its worst case.
+ * Decides the depth of a request from plan, load, budget and wish (its own and its model's name's), and reserves its worst case.
  * @throws ApiError for a request that cannot be served, a pool that is away, or a refusal by the ledger.
  */
 export async function admit<T extends GenerationRequest>(
-  c: Context<AppEnv>,
+  c: RequestContext,
   endpoint: Endpoint<T>,
+  asked: T,
   end: RequestEnd,
 ): Promise<Admitted> {
-  const { log, timing, requestId, customer } = c.var;
+  const { log, timing, requestId, leaseId = requestId, customer } = c.var;
   const { plan, planName, tenant } = customer;
-  const request = await readJson(c, endpoint.schema);
-  log.add({ model: request.model, stream: request.stream === true });
+  log.add({ model: asked.model, stream: asked.stream === true });
 
-  const candidates = servicesFor(await timing.measure("fleet", () => readyServices(c.env)), request.model);
+  const { candidates, ...name } = namedModel(await timing.measure("fleet", () => readyServices(c.env)), asked.model);
   const [{ service }] = candidates;
   end.finallyDo(countStarted(service));
   const { exits, context_length: contextLength, profile } = service.model.fathom;
   const depths = exits.map(({ depth }) => depth);
   const load = poolLoad(candidates);
-  const offers = depthOffers({ planName, plan, exits: depths, profile, load, wish: request.fathom });
+  const wish = mergeDial(asked.model, dialOf(name, depths, plan), asked.fathom);
+  const offers = depthOffers({ planName, plan, exits: depths, profile, load, wish });
 
-  const prompt = endpoint.promptSize(request);
-  const { field, value } = endpoint.maxTokens(request);
+  const prompt = endpoint.promptSize(asked);
+  const { field, value } = endpoint.maxTokens(asked);
   const limit = answerLimit(value, plan.max_tokens, contextLength);
   const price = plan.price_nano_usd_per_layer_token;
   const worst = { promptTokens: prompt.atMost, maxTokens: limit.atMost, contextLength, price };
 
   const ledger = c.env.LEDGER.getByName(tenant);
-  const lease = new Lease(ledger, requestId);
+  const lease = new Lease(ledger, leaseId);
   const reserve = async (): Promise<ReserveResult> =>
     await ledger.reserve({
-      id: requestId,
+      id: leaseId,
       offers: priceOffers(offers, worst),
       limits: {
         requestsPerMinute: plan.requests_per_minute,
@@ -83,5 +83,6 @@ export async function admit<T extends GenerationRequest>(
   if ("refused" in result) throw refusalError(result, planName);
   const { granted: offer } = result;
   log.add({ depth: offer.depth, reason: offer.reason });
+  const request = { ...asked, model: name.base, fathom: wish };
   return { request, path: endpoint.path, maxTokensField: field, candidates, prompt, limit, offer, lease };
 }

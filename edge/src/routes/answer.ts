@@ -1,9 +1,8 @@
 import { ApiError, FathomResponse, priceMicroUsd } from "@fathom/shared";
-import type { Context } from "hono";
 import { z } from "zod";
-import type { AppEnv } from "../app-env.ts";
 import type { RequestEnd } from "../http/request-end.ts";
 import { requestPriority } from "../policy/request-priority.ts";
+import type { RequestContext } from "../request-context.ts";
 import { settingsOf } from "../settings.ts";
 import { callService } from "../upstream/call-service.ts";
 import { relayStream, type StreamEnd } from "../upstream/relay-stream.ts";
@@ -22,7 +21,7 @@ const AccountedAnswer = z.object({ fathom: FathomResponse });
  * a stream, reach the client once their account is settled.
  * @throws ApiError when nothing of the answer was sent yet; the hold is ended then.
  */
-export async function answer(c: Context<AppEnv>, admitted: Admitted, end: RequestEnd): Promise<Response> {
+export async function answer(c: RequestContext, admitted: Admitted, end: RequestEnd): Promise<Response> {
   const { lease, offer, request } = admitted;
   try {
     const response = await c.var.timing.measure("service", () => send(c, admitted, end));
@@ -40,7 +39,7 @@ export async function answer(c: Context<AppEnv>, admitted: Admitted, end: Reques
 }
 
 /** Sends the request on; once more without a limit if the plan's limit alone was what did not fit the context. */
-async function send(c: Context<AppEnv>, admitted: Admitted, end: RequestEnd): Promise<Response> {
+async function send(c: RequestContext, admitted: Admitted, end: RequestEnd): Promise<Response> {
   const { request, path, maxTokensField, candidates, limit, offer } = admitted;
   const { max_tokens: _, ...rest } = { ...request, max_completion_tokens: undefined };
   const { plan, tenant } = c.var.customer;
@@ -55,7 +54,7 @@ async function send(c: Context<AppEnv>, admitted: Admitted, end: RequestEnd): Pr
       depth: offer.depth,
       reason: offer.reason,
       price: plan.price_nano_usd_per_layer_token,
-      priority: requestPriority(plan),
+      priority: requestPriority(plan, c.var.priorityClass),
       secret: settingsOf(c.env).serviceSecret,
       signal: end.signal,
     });
@@ -70,7 +69,7 @@ async function send(c: Context<AppEnv>, admitted: Admitted, end: RequestEnd): Pr
   }
 }
 
-async function whole(c: Context<AppEnv>, admitted: Admitted, end: RequestEnd, response: Response): Promise<Response> {
+async function whole(c: RequestContext, admitted: Admitted, end: RequestEnd, response: Response): Promise<Response> {
   const text = await response.text().catch((cause: unknown) => {
     throw new ApiError("upstream_failed", "The GPU service broke off before the answer was complete.", { cause });
   });
@@ -83,7 +82,7 @@ async function whole(c: Context<AppEnv>, admitted: Admitted, end: RequestEnd, re
   return c.body(text, 200, { "content-type": "application/json" });
 }
 
-function stream(c: Context<AppEnv>, admitted: Admitted, end: RequestEnd, response: Response): Response {
+function stream(c: RequestContext, admitted: Admitted, end: RequestEnd, response: Response): Response {
   const type = response.headers.get("content-type") ?? "";
   if (!response.body || !type.startsWith("text/event-stream")) {
     throw new ApiError("upstream_failed", "The GPU service failed.", { cause: `a stream of type '${type}'` });
@@ -111,7 +110,7 @@ function tokensOf(ending: StreamEnd, { prompt, offer }: Admitted): number {
   return ending.how === "complete" ? ending.layerTokens : prompt.about * offer.depth + ending.layersDelivered;
 }
 
-async function charge(c: Context<AppEnv>, { lease }: Admitted, layerTokens: number): Promise<void> {
+async function charge(c: RequestContext, { lease }: Admitted, layerTokens: number): Promise<void> {
   const microUsd = priceMicroUsd(layerTokens, c.var.customer.plan.price_nano_usd_per_layer_token);
   c.var.log.add({ layerTokens, microUsd });
   await lease.settle(microUsd);

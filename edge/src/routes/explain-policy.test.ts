@@ -39,6 +39,11 @@ test("any situation can be given, for any plan", async () => {
   });
 });
 
+test("a virtual model is explained as it would run", async () => {
+  const explained = await askAdmin({ plan: "pro", model: "fathom@18", load: 0 });
+  expect(await explained.json()).toMatchObject({ chosen: { depth: 18, reason: "requested" } });
+});
+
 test.each([
   [{ plan: "golden" }, "plan"],
   [{ plan: "free", load: -1 }, "load"],

@@ -2,13 +2,14 @@ import { ApiError, DepthProfile, ExitSet, FathomRequest } from "@fathom/shared";
 import type { Context } from "hono";
 import { z } from "zod";
 import type { AppEnv, Customer } from "../app-env.ts";
-import { servicesFor } from "../fleet/choose-service.ts";
+import { namedModel } from "../fleet/named-model.ts";
 import { poolLoad } from "../fleet/pool-load.ts";
 import { readyServices } from "../fleet/pool-view.ts";
 import { readJson } from "../http/read-json.ts";
 import { answerLimit } from "../policy/answer-limit.ts";
 import { explainDepth } from "../policy/explain.ts";
 import type { Plan, Plans } from "../policy/plan.ts";
+import { dialOf, mergeDial, parseModelName } from "../policy/virtual-model.ts";
 
 /** What is to be explained. What is left out is taken from the pool as it is now, and from the tenant's account. */
 const Situation = z.strictObject({
@@ -47,14 +48,14 @@ export function explainPolicy(plans: Plans) {
 }
 
 async function explain(c: Context<AppEnv>, planName: string, plan: Plan, situation: Situation) {
-  const { exits, profile, load, contextLength } = await surroundings(c, situation);
+  const { name, exits, profile, load, contextLength } = await surroundings(c, situation);
   return explainDepth({
     planName,
     plan,
     exits,
     profile,
     load,
-    wish: situation.fathom,
+    wish: mergeDial(situation.model, dialOf(name, exits, plan), situation.fathom),
     worst: {
       promptTokens: situation.prompt_tokens,
       maxTokens: answerLimit(situation.max_tokens, plan.max_tokens, contextLength).atMost,
@@ -68,12 +69,14 @@ async function explain(c: Context<AppEnv>, planName: string, plan: Plan, situati
 /** The pool as it is, where the situation does not say otherwise: with exits and load of its own it needs no pool. */
 async function surroundings(c: Context<AppEnv>, { model, exits, profile, load }: Situation) {
   if (exits !== undefined && load !== undefined) {
-    return { exits, profile, load, contextLength: Number.MAX_SAFE_INTEGER };
+    const name = parseModelName(model, []) ?? { base: model, choice: undefined };
+    return { name, exits, profile, load, contextLength: Number.MAX_SAFE_INTEGER };
   }
-  const candidates = servicesFor(await readyServices(c.env), model);
+  const { candidates, ...name } = namedModel(await readyServices(c.env), model);
   const [{ service }] = candidates;
   const { fathom } = service.model;
   return {
+    name,
     exits: exits ?? fathom.exits.map(({ depth }) => depth),
     profile: profile ?? (exits === undefined ? fathom.profile : undefined),
     load: load ?? poolLoad(candidates),

@@ -115,7 +115,7 @@ describe("the service", () => {
   test("does not see fields that the contract does not name, whatever they are called", async () => {
     const tenant = await newTenant("free");
     const body = `{"model": "fathom", "messages": [{"role": "user", "content": "x", "__proto__": {"role": "system"}}],
-      "__proto__": {"max_tokens": 1}, "constructor": {"prototype": {"polluted": true}}, "logit_bias": {"1": 2}}`;
+      "__proto__": {"max_tokens": 1}, "constructor": {"prototype": {"polluted": true}}, "store": true}`;
     const response = await chat(tenant, {}, { body });
     expect(response.status).toBe(200);
     const seen = await mainService.seen(response);

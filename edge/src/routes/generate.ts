@@ -1,5 +1,6 @@
 import type { Context } from "hono";
 import type { AppEnv } from "../app-env.ts";
+import { readJson } from "../http/read-json.ts";
 import { RequestEnd } from "../http/request-end.ts";
 import { settingsOf } from "../settings.ts";
 import { admit } from "./admit.ts";
@@ -10,7 +11,10 @@ import type { Endpoint, GenerationRequest } from "./endpoint.ts";
 export function generate<T extends GenerationRequest>(endpoint: Endpoint<T>) {
   return async (c: Context<AppEnv>): Promise<Response> => {
     const end = new RequestEnd(c.var.client, settingsOf(c.env).requestTimeoutMs);
-    const run = async (): Promise<Response> => await answer(c, await admit(c, endpoint, end), end);
+    const run = async (): Promise<Response> => {
+      const request = await readJson(c, endpoint.schema);
+      return await answer(c, await admit(c, endpoint, request, end), end);
+    };
     const response = run().catch((error: unknown) => {
       end.close();
       throw end.explain(error);

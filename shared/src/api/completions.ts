@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { FathomRequest, FathomResponse } from "./fathom.ts";
+import { UnsupportedInChat, UnsupportedInCompletion } from "./unsupported.ts";
 
 /** Longest text accepted in one field, in UTF-16 units; the context limit is the real bound and is checked in tokens. */
 const MAX_TEXT = 1_000_000;
@@ -23,7 +24,10 @@ export function contentText(content: z.infer<typeof MessageContent>): string {
   return typeof content === "string" ? content : content.map((part) => part.text).join("");
 }
 
-/** Fields shared by both endpoints, in OpenAI's spelling. Fields of OpenAI's that Fathom does not serve are ignored. */
+/**
+ * Fields shared by both endpoints, in OpenAI's spelling. Fields that Fathom does not serve are refused where they would
+ * change the answer, and dropped where they would not (`store`, `metadata`, `service_tier`, …).
+ */
 const Sampling = {
   model: z.string().min(1).max(256),
   temperature: z.number().min(0).max(2).nullish(),
@@ -47,35 +51,54 @@ const Sampling = {
 
 const MaxTokens = z.int().min(1).max(1_000_000).nullish();
 
-export const ChatCompletionRequest = z.object({
-  ...Sampling,
-  messages: z.array(ChatMessage).min(1, { error: "must hold at least one message" }).max(10_000),
-  max_tokens: MaxTokens,
-  max_completion_tokens: MaxTokens,
-});
+/** The name ending that asks for the exit policy `confidence`: see the edge's virtual models. */
+const CONFIDENCE_NAME = /-confidence$/;
+
+/** A threshold is of use to one exit policy only, which the dial or the model's name asks for. */
+function hasUseForThreshold({ model, fathom }: { model: string; fathom?: FathomRequest | undefined }): boolean {
+  if (fathom?.threshold === undefined || fathom.exit === "confidence") return true;
+  return fathom.exit === undefined && CONFIDENCE_NAME.test(model);
+}
+
+const THRESHOLD_WITHOUT_USE = {
+  error: 'goes with "exit": "confidence" only',
+  path: ["fathom", "threshold"],
+};
+
+export const ChatCompletionRequest = z
+  .object({
+    ...Sampling,
+    ...UnsupportedInChat,
+    messages: z.array(ChatMessage).min(1, { error: "must hold at least one message" }).max(10_000),
+    max_tokens: MaxTokens,
+    max_completion_tokens: MaxTokens,
+  })
+  .refine(hasUseForThreshold, THRESHOLD_WITHOUT_USE);
 export type ChatCompletionRequest = z.infer<typeof ChatCompletionRequest>;
 
-export const CompletionRequest = z.object({
-  ...Sampling,
-  prompt: z.union(
-    [
-      z.string().min(1).max(MAX_TEXT),
-      z
-        .array(
-          z
-            .int()
-            .min(0)
-            .max(2 ** 31 - 1),
-        )
-        .min(1),
-    ],
-    {
-      error: "must be a non-empty string or a non-empty list of token ids",
-    },
-  ),
-  max_tokens: MaxTokens,
-  echo: z.literal(false).nullish(),
-});
+export const CompletionRequest = z
+  .object({
+    ...Sampling,
+    ...UnsupportedInCompletion,
+    prompt: z.union(
+      [
+        z.string().min(1).max(MAX_TEXT),
+        z
+          .array(
+            z
+              .int()
+              .min(0)
+              .max(2 ** 31 - 1),
+          )
+          .min(1),
+      ],
+      {
+        error: "must be a non-empty string or a non-empty list of token ids",
+      },
+    ),
+    max_tokens: MaxTokens,
+  })
+  .refine(hasUseForThreshold, THRESHOLD_WITHOUT_USE);
 export type CompletionRequest = z.infer<typeof CompletionRequest>;
 
 export const FinishReason = z.enum(["stop", "length"]);

@@ -12,31 +12,26 @@ export type DepthReason = z.infer<typeof DepthReason>;
 export const Depth = z.int().min(1).max(1024);
 
 /** The `fathom` field of a request: the depth dial. Every part is optional. */
-export const FathomRequest = z
-  .strictObject({
-    /** Depth of every token (`fixed`), or the deepest that a token may use: the target (`confidence`, `speculative`). */
-    depth: z
-      .union([Depth, z.literal("auto")], { error: 'must be a positive whole number of layers or "auto"' })
-      .optional(),
-    exit: ExitPolicyName.optional(),
-    /**
-     * Confidence only. The top probability with which a token stops at an exit: one number for every exit, or the
-     * checkpoint's own per exit. Default "calibrated".
-     */
-    threshold: z
-      .union([z.number().min(0).max(1), z.literal("calibrated")], {
-        error: 'must be a probability from 0 to 1 or "calibrated"',
-      })
-      .optional(),
-    /** Bounds for "auto"; with `confidence` also the shallowest exit of a token, with `speculative` the draft's exit. */
-    min_depth: Depth.optional(),
-    max_depth: Depth.optional(),
-    per_token_layers: z.boolean().optional(),
-  })
-  .refine(({ exit, threshold }) => threshold === undefined || exit === "confidence", {
-    error: 'goes with "exit": "confidence" only',
-    path: ["threshold"],
-  });
+export const FathomRequest = z.strictObject({
+  /** Depth of every token (`fixed`), or the deepest that a token may use: the target (`confidence`, `speculative`). */
+  depth: z
+    .union([Depth, z.literal("auto")], { error: 'must be a positive whole number of layers or "auto"' })
+    .optional(),
+  exit: ExitPolicyName.optional(),
+  /**
+   * Confidence only. The top probability with which a token stops at an exit: one number for every exit, or the
+   * checkpoint's own per exit. Default "calibrated".
+   */
+  threshold: z
+    .union([z.number().min(0).max(1), z.literal("calibrated")], {
+      error: 'must be a probability from 0 to 1 or "calibrated"',
+    })
+    .optional(),
+  /** Bounds for "auto"; with `confidence` also the shallowest exit of a token, with `speculative` the draft's exit. */
+  min_depth: Depth.optional(),
+  max_depth: Depth.optional(),
+  per_token_layers: z.boolean().optional(),
+});
 export type FathomRequest = z.infer<typeof FathomRequest>;
 
 const milliseconds = z.number().min(0);

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { DepthProfile } from "../model/depth-profile.ts";
+import { Depth, ExitPolicyName } from "./fathom.ts";
 
 /** One exit as `/v1/models` describes it: what it costs to hold, and what share of the full model runs. */
 export const ExitDescription = z.object({
@@ -10,6 +11,15 @@ export const ExitDescription = z.object({
   bytes: z.int().min(0),
 });
 export type ExitDescription = z.infer<typeof ExitDescription>;
+
+/** What a virtual model's name stands for: a checkpoint, and the parts of the depth dial that it sets. */
+export const VirtualModel = z.object({
+  model: z.string(),
+  depth: Depth.optional(),
+  max_depth: Depth.optional(),
+  exit: ExitPolicyName.optional(),
+});
+export type VirtualModel = z.infer<typeof VirtualModel>;
 
 export const ModelDescription = z.object({
   id: z.string(),
@@ -25,6 +35,8 @@ export const ModelDescription = z.object({
       parameters: z.int().min(0),
       /** What the exits are worth and how long they take, where an evaluation has measured them. */
       profile: DepthProfile.optional(),
+      /** Only of names that stand for a checkpoint and a wish. */
+      virtual: VirtualModel.optional(),
     })
     .optional(),
 });

@@ -58,6 +58,56 @@ test("accepts what OpenAI's clients send, nulls and unknown fields included", ()
   expect(refusal(CompletionRequest, { model: "m", prompt: [-1] }).param).toBe("prompt.0");
 });
 
+test.each([
+  ["frequency_penalty", 0.5],
+  ["presence_penalty", -1],
+  ["logit_bias", { "50256": -100 }],
+  ["logprobs", true],
+  ["top_logprobs", 3],
+  ["tools", [{ type: "function", function: { name: "f" } }]],
+  ["tool_choice", "required"],
+  ["functions", [{ name: "f" }]],
+  ["function_call", { name: "f" }],
+  ["response_format", { type: "json_object" }],
+  ["modalities", ["text", "audio"]],
+  ["audio", { voice: "alloy" }],
+  ["web_search_options", {}],
+])("refuses what a chat would be answered differently with: %s", (field, value) => {
+  const error = refusal(ChatCompletionRequest, { ...chat, [field]: value });
+  expect(error).toMatchObject({ code: "invalid_request", param: field });
+  expect(error.message).toContain("is not supported");
+});
+
+test.each([
+  ["logprobs", 0],
+  ["best_of", 2],
+  ["suffix", "end"],
+  ["echo", true],
+  ["logit_bias", { "1": 1 }],
+])("refuses what a completion would be answered differently with: %s", (field, value) => {
+  const error = refusal(CompletionRequest, { model: "m", prompt: "x", [field]: value });
+  expect(error).toMatchObject({ code: "invalid_request", param: field });
+});
+
+test("accepts values that ask for nothing, and fields that change no answer", () => {
+  const either = { n: 1, frequency_penalty: 0, presence_penalty: 0, logit_bias: {}, logprobs: false };
+  const idle = { store: true, metadata: { a: "b" }, service_tier: "auto", parallel_tool_calls: false };
+  const inChat = { top_logprobs: 0, tools: [], tool_choice: "auto", functions: [], response_format: { type: "text" } };
+  const parsed = ChatCompletionRequest.parse({ ...chat, ...either, ...idle, ...inChat, modalities: ["text"] });
+  expect(parsed).not.toHaveProperty("store");
+  CompletionRequest.parse({ model: "m", prompt: "x", ...either, ...idle, best_of: 1, suffix: "", echo: false });
+  const fields = [...Object.keys(either), ...Object.keys(inChat), "audio", "modalities"];
+  ChatCompletionRequest.parse({ ...chat, ...Object.fromEntries(fields.map((field) => [field, null])) });
+});
+
+test("a threshold goes with a model whose name asks for confidence", () => {
+  const named = { ...chat, model: "fathom-confidence", fathom: { threshold: 0.9 } };
+  expect(ChatCompletionRequest.parse(named).fathom).toEqual({ threshold: 0.9 });
+  expect(refusal(ChatCompletionRequest, { ...named, model: "fathom-fast" }).param).toBe("fathom.threshold");
+  const other = { ...named, fathom: { threshold: 0.9, exit: "fixed" } };
+  expect(refusal(ChatCompletionRequest, other).param).toBe("fathom.threshold");
+});
+
 test("accepts every exit policy, with what belongs to it", () => {
   for (const fathom of [
     { exit: "fixed", depth: 24 },

@@ -1,0 +1,28 @@
+import type { Plan } from "../policy/plan.ts";
+
+/** Without a price of its own in the plan, a batch costs half. */
+const DEFAULT_PRICE_PERCENT = 50;
+
+/**
+ * A plan as it holds for the lines of a batch: at the batch price (rounded up to whole nano-USD), and with half of the rate
+ * and of the concurrency, so that a batch leaves the other half to the requests that somebody waits for. Pure.
+ */
+export function batchPlan(plan: Plan): Plan {
+  const percent = plan.batch_price_percent ?? DEFAULT_PRICE_PERCENT;
+  return {
+    ...plan,
+    price_nano_usd_per_layer_token: Math.ceil((plan.price_nano_usd_per_layer_token * percent) / 100),
+    requests_per_minute: Math.max(1, plan.requests_per_minute >> 1),
+    concurrency: Math.max(1, plan.concurrency >> 1),
+  };
+}
+
+/**
+ * How many lines may be sent to the pool now: as many as keep every service below the load at which batches stand back.
+ * @param loads of the services, 0 idle to 1 full
+ * @param capacity requests in flight with which a service is full
+ */
+export function batchRoom(loads: readonly number[], maxLoad: number, capacity: number): number {
+  const rooms = loads.map((load) => Math.max(0, Math.ceil((maxLoad - load) * capacity)));
+  return rooms.reduce((a, b) => a + b, 0);
+}
