@@ -145,7 +145,7 @@ const anyPlan = fc.constantFrom(...plans.values());
 
 test("a listed name is never refused, runs within the plan, and deeper names never run shallower", () => {
   fc.assert(
-    fc.property(anyExits, anyPlan, fc.double({ min: 0, max: 1, noNaN: true }), (exits, own, load) => {
+    fc.property(anyExits, anyPlan, fc.double({ min: 0, max: 0.99, noNaN: true }), (exits, own, load) => {
       const top = (id: string): number => {
         const parsed = parseModelName(id, []);
         if (!parsed) throw new Error(`listed, not known: ${id}`);
