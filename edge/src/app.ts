@@ -19,6 +19,8 @@ const EXPOSED_HEADERS = [
   REQUEST_ID_HEADER,
   "x-fathom-depth",
   "x-fathom-reason",
+  "x-fathom-max-tokens",
+  "idempotent-replayed",
   "server-timing",
   "retry-after",
   "x-ratelimit-limit-requests",

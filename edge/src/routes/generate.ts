@@ -5,12 +5,18 @@ import { settingsOf } from "../settings.ts";
 import { admit } from "./admit.ts";
 import { answer } from "./answer.ts";
 import type { Endpoint, GenerationRequest } from "./endpoint.ts";
+import { answerAgain } from "./idempotency.ts";
 
 /** Handler of an endpoint that generates: admits the request, has a service answer it, and charges what it cost. */
 export function generate<T extends GenerationRequest>(endpoint: Endpoint<T>) {
   return async (c: Context<AppEnv>): Promise<Response> => {
     const end = new RequestEnd(c.var.client, settingsOf(c.env).requestTimeoutMs);
-    const run = async (): Promise<Response> => await answer(c, await admit(c, endpoint, end), end);
+    const run = async (): Promise<Response> => {
+      const admitted = await admit(c, endpoint, end);
+      if (!("answered" in admitted)) return await answer(c, admitted, end);
+      end.close();
+      return answerAgain(c, admitted);
+    };
     const response = run().catch((error: unknown) => {
       end.close();
       throw end.explain(error);
