@@ -8,12 +8,19 @@ declare namespace Cloudflare {
     LEDGER: DurableObjectNamespace<import("./ledger/tenant-ledger.ts").TenantLedger>;
     FLEET: DurableObjectNamespace<import("./fleet/fleet.ts").Fleet>;
     KEYS: KVNamespace;
+    USAGE: D1Database;
+    USAGE_QUEUE: Queue<import("./usage/usage-row.ts").UsageRow>;
+    EVENTS_QUEUE: Queue<import("./usage/events.ts").EventMessage>;
+    RECONCILE_QUEUE: Queue<import("./usage/reconcile.ts").ReconcileJob>;
     UPSTREAMS: string;
     SERVICE_CAPACITY: string;
     REQUEST_TIMEOUT_SECONDS: string;
     SERVICE_SECRET: string;
     ADMIN_SECRET: string;
     PLANS?: string;
+    BILLING_WEBHOOK_URL?: string;
+    BILLING_WEBHOOK_SECRET?: string;
+    WEBHOOKS_TO_LOCALHOST?: string;
   }
 }
 

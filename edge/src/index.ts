@@ -3,6 +3,8 @@ import shippedPlans from "../plans.json" with { type: "json" };
 import { createApp } from "./app.ts";
 import { type Plans, parsePlans } from "./policy/plan.ts";
 import { settingsOf } from "./settings.ts";
+import { consume } from "./usage/consume.ts";
+import { startReconciliation } from "./usage/nightly.ts";
 
 export { Fleet } from "./fleet/fleet.ts";
 export { TenantLedger } from "./ledger/tenant-ledger.ts";
@@ -10,7 +12,13 @@ export { TenantLedger } from "./ledger/tenant-ledger.ts";
 // Checked here, not at the first request: a worker that cannot do its work must not start.
 settingsOf(env);
 
-export default createApp(configuredPlans());
+const app = createApp(configuredPlans());
+
+export default {
+  fetch: app.fetch,
+  queue: consume,
+  scheduled: ({ scheduledTime }, env) => startReconciliation(scheduledTime, env),
+} satisfies ExportedHandler<Env>;
 
 /** The plans of the PLANS variable, or else the shipped ones. */
 function configuredPlans(): Plans {

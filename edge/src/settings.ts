@@ -1,4 +1,6 @@
 import { z } from "zod";
+import { isWebhookSecret } from "./usage/sign-webhook.ts";
+import { webhookUrlProblem } from "./usage/webhook-url.ts";
 
 /** A shorter secret could be guessed from one signed token. */
 const Secret = z.string().min(16, { error: "must have at least 16 characters" });
@@ -15,16 +17,31 @@ const ServiceUrl = z
   .refine(isServiceUrl, { error: "must be http or https URLs without credentials, query and fragment" })
   .transform((text) => text.replace(/\/+$/, ""));
 
-const Settings = z.object({
-  UPSTREAMS: z
-    .string()
-    .transform((text) => text.split(",").map((url) => url.trim()))
-    .pipe(z.array(ServiceUrl).min(1)),
-  SERVICE_CAPACITY: WholeNumber(100_000),
-  REQUEST_TIMEOUT_SECONDS: WholeNumber(3600),
-  SERVICE_SECRET: Secret,
-  ADMIN_SECRET: Secret,
-});
+const Settings = z
+  .object({
+    UPSTREAMS: z
+      .string()
+      .transform((text) => text.split(",").map((url) => url.trim()))
+      .pipe(z.array(ServiceUrl).min(1)),
+    SERVICE_CAPACITY: WholeNumber(100_000),
+    REQUEST_TIMEOUT_SECONDS: WholeNumber(3600),
+    SERVICE_SECRET: Secret,
+    ADMIN_SECRET: Secret,
+    BILLING_WEBHOOK_URL: z.string().optional(),
+    BILLING_WEBHOOK_SECRET: z
+      .string()
+      .refine((text) => text === "" || isWebhookSecret(text), { error: "must be whsec_ and 24 to 64 bytes in base64" })
+      .optional(),
+    WEBHOOKS_TO_LOCALHOST: z.enum(["", "true"], { error: 'must be "true" or unset' }).optional(),
+  })
+  .superRefine(({ BILLING_WEBHOOK_URL: url, BILLING_WEBHOOK_SECRET: secret, WEBHOOKS_TO_LOCALHOST }, ctx) => {
+    if (!url) return;
+    const problem = webhookUrlProblem(url, WEBHOOKS_TO_LOCALHOST === "true");
+    if (problem) ctx.addIssue({ code: "custom", path: ["BILLING_WEBHOOK_URL"], message: problem });
+    if (!secret) {
+      ctx.addIssue({ code: "custom", path: ["BILLING_WEBHOOK_SECRET"], message: "is wanted with BILLING_WEBHOOK_URL" });
+    }
+  });
 
 /** The worker's variables and secrets, checked. */
 export interface Settings {
@@ -35,6 +52,8 @@ export interface Settings {
   /** Longest time from a request to the end of its answer. */
   requestTimeoutMs: number;
   serviceSecret: string;
+  /** Where billing events go, and the secret that they are signed with. */
+  webhook: { url: string; secret: string } | undefined;
 }
 
 const checked = new WeakMap<object, Settings>();
@@ -52,11 +71,13 @@ export function settingsOf(env: Env): Settings {
     throw new Error(`The worker's variables are not valid:\n${problems.join("\n")}`);
   }
   const { UPSTREAMS, SERVICE_CAPACITY, REQUEST_TIMEOUT_SECONDS, SERVICE_SECRET } = result.data;
+  const { BILLING_WEBHOOK_URL: url, BILLING_WEBHOOK_SECRET: secret } = result.data;
   const settings: Settings = {
     upstreams: [...new Set(UPSTREAMS)],
     serviceCapacity: SERVICE_CAPACITY,
     requestTimeoutMs: REQUEST_TIMEOUT_SECONDS * 1000,
     serviceSecret: SERVICE_SECRET,
+    webhook: url && secret ? { url, secret } : undefined,
   };
   checked.set(env, settings);
   return settings;
