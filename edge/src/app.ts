@@ -13,6 +13,7 @@ import { createKey } from "./routes/create-key.ts";
 import { chatEndpoint, completionEndpoint } from "./routes/endpoint.ts";
 import { generate } from "./routes/generate.ts";
 import { listModels, showModel } from "./routes/models.ts";
+import { showTenantUsage, showUsage } from "./routes/usage.ts";
 
 /** Headers of answers that scripts of other origins may read. */
 const EXPOSED_HEADERS = [
@@ -42,6 +43,8 @@ export function createApp(plans: Plans): Hono<AppEnv> {
   route(app, "GET", "/v1/models/:id", apiKey, showModel);
   route(app, "POST", "/v1/chat/completions", apiKey, limitBody, generate(chatEndpoint));
   route(app, "POST", "/v1/completions", apiKey, limitBody, generate(completionEndpoint));
+  route(app, "GET", "/v1/usage", apiKey, showUsage);
+  route(app, "GET", "/admin/usage", requireAdmin, showTenantUsage);
   route(app, "POST", "/admin/keys", requireAdmin, limitBody, createKey(plans));
 
   app.notFound((c) => respondWithError(c, new ApiError("not_found", `There is nothing at ${c.req.path}.`)));
