@@ -50,6 +50,10 @@ export class TenantLedger extends DurableObject<Env> {
   /** In a shard: what nobody held when the lender was last asked, micro-USD of the month. */
   #elsewhere: number | undefined;
   #lastUsed = 0;
+  /** In a shard: requests that have waited for budget so far. */
+  #arrivals = 0;
+  /** In a shard: the last draw that found nothing more was made for the requests up to `arrivals` too. */
+  #dry: { arrivals: number; givenBack: number } | undefined;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -182,23 +186,30 @@ export class TenantLedger extends DurableObject<Env> {
     const first = attempt(this.#elsewhere);
     if (!("short" in first)) return first;
     writeFact(this.ctx.storage.sql, "shard", { ...shard, monthlyBudget });
+    const arrival = ++this.#arrivals;
+    const makeDo = (): ReserveResult => {
+      const now = Date.now();
+      return this.#ledger.reserve(request, now, this.#borrower.sharing(request.limits, now));
+    };
     return await this.#draws.run(async () => {
       for (let draws = 0; draws < MAX_DRAWS; draws++) {
         const again = attempt(this.#elsewhere ?? monthlyBudget);
         if (!("short" in again)) return again;
         const before = this.#borrower.givenBack();
+        // Everything there was came here while this request was waiting: asking again would find no more.
+        if (this.#dry && arrival <= this.#dry.arrivals && before === this.#dry.givenBack) return makeDo();
+        const arrivals = this.#arrivals;
         const dry = await this.#drawFor(request, shard, again.need, () => {
           attempt(this.#elsewhere ?? 0);
         });
         if (!dry) continue;
-        const now = Date.now();
-        const last = this.#ledger.reserve(request, now, this.#borrower.sharing(request.limits, now));
+        const last = makeDo();
         // What was taken away meanwhile may be free again.
         const taken = this.#borrower.givenBack() !== before;
+        if (!taken) this.#dry = { arrivals, givenBack: before };
         if (!("refused" in last && last.refused === "budget" && taken)) return last;
       }
-      const now = Date.now();
-      return this.#ledger.reserve(request, now, this.#borrower.sharing(request.limits, now));
+      return makeDo();
     });
   }
 
