@@ -20,3 +20,12 @@ export function shortOf(offers: readonly Offer[], here: Remaining, elsewhere: nu
 export function refusedWindow(offers: readonly Offer[], { month }: Remaining): "month" | "day" {
   return month < (leastCost(offers) ?? 0) ? "month" : "day";
 }
+
+/** @throws RangeError when an amount is not a whole number of micro-USD ≥ 0. */
+export function requireAmounts(...amounts: number[]): void {
+  for (const amount of amounts) {
+    if (!Number.isSafeInteger(amount) || amount < 0) {
+      throw new RangeError(`an amount must be a whole number of micro-USD ≥ 0, not ${amount}`);
+    }
+  }
+}

@@ -1,5 +1,5 @@
 import type { Holder, Metered, UsageRow } from "../usage/usage-row.ts";
-import { refusedWindow, remainingOf, shortOf } from "./decide.ts";
+import { refusedWindow, remainingOf, requireAmounts, shortOf } from "./decide.ts";
 import { type IdempotentRequest, KeptAnswers, type KeyState } from "./kept-answers.ts";
 import { acceptOffer, type Offer } from "./offer.ts";
 import { type BudgetMessage, COPIES_KEPT_MS, Outbox } from "./outbox.ts";
@@ -392,13 +392,5 @@ export class Ledger {
       )
       .one();
     return started_at + RATE_WINDOW_MS - now;
-  }
-}
-
-function requireAmounts(...amounts: number[]): void {
-  for (const amount of amounts) {
-    if (!Number.isSafeInteger(amount) || amount < 0) {
-      throw new RangeError(`an amount must be a whole number of micro-USD ≥ 0, not ${amount}`);
-    }
   }
 }
