@@ -16,12 +16,15 @@ import { explainOwnPolicy, explainPolicy } from "./routes/explain-policy.ts";
 import { createFile, deleteFile, listFiles, showFile, showFileContent } from "./routes/files.ts";
 import { generate } from "./routes/generate.ts";
 import { listModels, showModel } from "./routes/models.ts";
+import { showTenantUsage, showUsage } from "./routes/usage.ts";
 
 /** Headers of answers that scripts of other origins may read. */
 const EXPOSED_HEADERS = [
   REQUEST_ID_HEADER,
   "x-fathom-depth",
   "x-fathom-reason",
+  "x-fathom-max-tokens",
+  "idempotent-replayed",
   "server-timing",
   "retry-after",
   "x-ratelimit-limit-requests",
@@ -51,6 +54,8 @@ export function createApp(plans: Plans): Hono<AppEnv> {
   routes(app, "/v1/batches", { GET: [apiKey, listBatches], POST: [apiKey, limitBody, createBatch] });
   route(app, "GET", "/v1/batches/:id", apiKey, showBatch);
   route(app, "POST", "/v1/batches/:id/cancel", apiKey, cancelBatch);
+  route(app, "GET", "/v1/usage", apiKey, showUsage);
+  route(app, "GET", "/admin/usage", requireAdmin, showTenantUsage);
   route(app, "POST", "/admin/keys", requireAdmin, limitBody, createKey(plans));
 
   app.notFound((c) => respondWithError(c, new ApiError("not_found", `There is nothing at ${c.req.path}.`)));

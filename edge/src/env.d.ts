@@ -11,6 +11,10 @@ declare namespace Cloudflare {
     BATCH_QUEUE: Queue<import("./batch/batch.ts").Ticket>;
     FILES: R2Bucket;
     KEYS: KVNamespace;
+    USAGE: D1Database;
+    USAGE_QUEUE: Queue<import("./usage/usage-row.ts").UsageRow>;
+    EVENTS_QUEUE: Queue<import("./usage/events.ts").EventMessage>;
+    RECONCILE_QUEUE: Queue<import("./usage/reconcile.ts").ReconcileJob>;
     UPSTREAMS: string;
     SERVICE_CAPACITY: string;
     REQUEST_TIMEOUT_SECONDS: string;
@@ -20,6 +24,9 @@ declare namespace Cloudflare {
     BATCH_MAX_FILE_MEGABYTES?: string;
     BATCH_MAX_LINES?: string;
     BATCH_MAX_LOAD_PERCENT?: string;
+    BILLING_WEBHOOK_URL?: string;
+    BILLING_WEBHOOK_SECRET?: string;
+    WEBHOOKS_TO_LOCALHOST?: string;
   }
 }
 

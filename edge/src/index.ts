@@ -1,9 +1,11 @@
 import { env } from "cloudflare:workers";
 import shippedPlans from "../plans.json" with { type: "json" };
 import { createApp } from "./app.ts";
-import { consumeTickets } from "./batch/consume.ts";
+import { consumeTickets, TICKETS } from "./batch/consume.ts";
 import { type Plans, parsePlans } from "./policy/plan.ts";
 import { settingsOf } from "./settings.ts";
+import { consume } from "./usage/consume.ts";
+import { startReconciliation } from "./usage/nightly.ts";
 
 export { Batch } from "./batch/batch.ts";
 export { Fleet } from "./fleet/fleet.ts";
@@ -17,7 +19,9 @@ const app = createApp(plans);
 
 export default {
   fetch: app.fetch,
-  queue: async (messages, env, ctx) => await consumeTickets(messages, { env, ctx, plans }),
+  queue: (batch, env, ctx) =>
+    batch.queue === TICKETS ? consumeTickets(batch, { env, ctx, plans }) : consume(batch, env),
+  scheduled: ({ scheduledTime }, env) => startReconciliation(scheduledTime, env),
 } satisfies ExportedHandler<Env>;
 
 /** The plans of the PLANS variable, or else the shipped ones. */

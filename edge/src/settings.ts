@@ -1,4 +1,6 @@
 import { z } from "zod";
+import { isWebhookSecret } from "./usage/sign-webhook.ts";
+import { webhookUrlProblem } from "./usage/webhook-url.ts";
 
 /** A shorter secret could be guessed from one signed token. */
 const Secret = z.string().min(16, { error: "must have at least 16 characters" });
@@ -15,19 +17,34 @@ const ServiceUrl = z
   .refine(isServiceUrl, { error: "must be http or https URLs without credentials, query and fragment" })
   .transform((text) => text.replace(/\/+$/, ""));
 
-const Settings = z.object({
-  UPSTREAMS: z
-    .string()
-    .transform((text) => text.split(",").map((url) => url.trim()))
-    .pipe(z.array(ServiceUrl).min(1)),
-  SERVICE_CAPACITY: WholeNumber(100_000),
-  REQUEST_TIMEOUT_SECONDS: WholeNumber(3600),
-  BATCH_MAX_FILE_MEGABYTES: WholeNumber(100).prefault("20"),
-  BATCH_MAX_LINES: WholeNumber(50_000).prefault("10000"),
-  BATCH_MAX_LOAD_PERCENT: WholeNumber(100).prefault("50"),
-  SERVICE_SECRET: Secret,
-  ADMIN_SECRET: Secret,
-});
+const Settings = z
+  .object({
+    UPSTREAMS: z
+      .string()
+      .transform((text) => text.split(",").map((url) => url.trim()))
+      .pipe(z.array(ServiceUrl).min(1)),
+    SERVICE_CAPACITY: WholeNumber(100_000),
+    REQUEST_TIMEOUT_SECONDS: WholeNumber(3600),
+    BATCH_MAX_FILE_MEGABYTES: WholeNumber(100).prefault("20"),
+    BATCH_MAX_LINES: WholeNumber(50_000).prefault("10000"),
+    BATCH_MAX_LOAD_PERCENT: WholeNumber(100).prefault("50"),
+    SERVICE_SECRET: Secret,
+    ADMIN_SECRET: Secret,
+    BILLING_WEBHOOK_URL: z.string().optional(),
+    BILLING_WEBHOOK_SECRET: z
+      .string()
+      .refine((text) => text === "" || isWebhookSecret(text), { error: "must be whsec_ and 24 to 64 bytes in base64" })
+      .optional(),
+    WEBHOOKS_TO_LOCALHOST: z.enum(["", "true"], { error: 'must be "true" or unset' }).optional(),
+  })
+  .superRefine(({ BILLING_WEBHOOK_URL: url, BILLING_WEBHOOK_SECRET: secret, WEBHOOKS_TO_LOCALHOST }, ctx) => {
+    if (!url) return;
+    const problem = webhookUrlProblem(url, WEBHOOKS_TO_LOCALHOST === "true");
+    if (problem) ctx.addIssue({ code: "custom", path: ["BILLING_WEBHOOK_URL"], message: problem });
+    if (!secret) {
+      ctx.addIssue({ code: "custom", path: ["BILLING_WEBHOOK_SECRET"], message: "is wanted with BILLING_WEBHOOK_URL" });
+    }
+  });
 
 /** The worker's variables and secrets, checked. */
 export interface Settings {
@@ -44,6 +61,8 @@ export interface Settings {
   batchMaxLines: number;
   /** Load of a service, 0 to 1, from which on it gets no lines of batches. */
   batchMaxLoad: number;
+  /** Where billing events go, and the secret that they are signed with. */
+  webhook: { url: string; secret: string } | undefined;
 }
 
 const checked = new WeakMap<object, Settings>();
@@ -61,6 +80,7 @@ export function settingsOf(env: Env): Settings {
     throw new Error(`The worker's variables are not valid:\n${problems.join("\n")}`);
   }
   const { UPSTREAMS, SERVICE_CAPACITY, REQUEST_TIMEOUT_SECONDS, SERVICE_SECRET } = result.data;
+  const { BILLING_WEBHOOK_URL: url, BILLING_WEBHOOK_SECRET: secret } = result.data;
   const settings: Settings = {
     upstreams: [...new Set(UPSTREAMS)],
     serviceCapacity: SERVICE_CAPACITY,
@@ -69,6 +89,7 @@ export function settingsOf(env: Env): Settings {
     batchMaxFileBytes: result.data.BATCH_MAX_FILE_MEGABYTES * 1_000_000,
     batchMaxLines: result.data.BATCH_MAX_LINES,
     batchMaxLoad: result.data.BATCH_MAX_LOAD_PERCENT / 100,
+    webhook: url && secret ? { url, secret } : undefined,
   };
   checked.set(env, settings);
   return settings;

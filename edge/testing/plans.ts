@@ -13,5 +13,16 @@ export const TEST_PLANS = {
   poor: { ...generous, price_nano_usd_per_layer_token: 1000, monthly_budget_micro_usd: 2000 },
   /** One layer-token costs one micro-USD, and there are plenty. */
   exact: { ...generous, price_nano_usd_per_layer_token: 1000 },
+  /** As "exact", with a budget for a few answers a day. */
+  daily: { ...generous, price_nano_usd_per_layer_token: 1000, daily_budget_micro_usd: 2000 },
+  /** As "exact", with a budget of a thousand tokens, to which answers are shortened. */
+  clipped: {
+    ...generous,
+    price_nano_usd_per_layer_token: 1000,
+    monthly_budget_micro_usd: 18_000,
+    clip_max_tokens: true,
+  },
+  /** As "exact", served by four ledgers. */
+  sharded: { ...generous, price_nano_usd_per_layer_token: 1000, ledger_shards: 4 },
   terse: { ...generous, max_tokens: 3 },
 };

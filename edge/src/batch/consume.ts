@@ -2,6 +2,7 @@ import { ApiError } from "@fathom/shared";
 import { z } from "zod";
 import { FileStore } from "../files/file-store.ts";
 import { readyServices } from "../fleet/pool-view.ts";
+import { Account } from "../ledger/account.ts";
 import type { Plans } from "../policy/plan.ts";
 import { settingsOf } from "../settings.ts";
 import type { Ticket, Work } from "./batch.ts";
@@ -13,6 +14,9 @@ import { refusedResult } from "./result-line.ts";
 import { runLine } from "./run-line.ts";
 
 const TicketMessage = z.object({ tenant: z.string(), batch: z.string(), turn: z.int() });
+
+/** The queue of the tickets, as wrangler.jsonc names it. */
+export const TICKETS = "fathom-batch";
 
 /** Lines of one batch that run at once, at most. */
 const LINES_AT_ONCE = 8;
@@ -83,7 +87,8 @@ async function runClaimed(
   if (line.again) {
     // Charged already: the line is run again for its answer, and not charged again. Else the old hold is ended and a new
     // one is needed, since an ended one neither holds nor charges anything.
-    const { state } = await env.LEDGER.getByName(tenant).release(leaseOf(attempt));
+    const shards = plans.get(work.holder.planName)?.ledger_shards ?? 1;
+    const { state } = await new Account(env.LEDGER, tenant, shards).release(leaseOf(attempt));
     if (state !== "settled") {
       const renewed = await batch.renew(line.line, attempt);
       if (renewed === undefined) return "gone";

@@ -79,7 +79,9 @@ async function generateFor<T extends GenerationRequest>(
   }
   const end = new RequestEnd(new AbortController().signal, settingsOf(c.env).requestTimeoutMs);
   try {
-    const response = await answer(c, await admit(c, endpoint, parsed.data, end), end);
+    const admitted = await admit(c, endpoint, parsed.data, end);
+    if ("answered" in admitted) throw new Error("a line of a batch has no idempotency key");
+    const response = await answer(c, admitted, end);
     return await response.json();
   } catch (error) {
     throw end.explain(error);

@@ -12,6 +12,8 @@ export interface RequestFacts {
   error?: string;
   /** How an answer ended that did not end by itself. */
   cut?: string;
+  /** Id of the request whose answer was given again. */
+  replayOf?: string;
   layerTokens?: number;
   microUsd?: number;
 }

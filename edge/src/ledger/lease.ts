@@ -1,3 +1,4 @@
+import type { Metered } from "../usage/usage-row.ts";
 import type { LeaseOutcome } from "./ledger.ts";
 import type { TenantLedger } from "./tenant-ledger.ts";
 
@@ -15,9 +16,12 @@ export class Lease {
     this.#id = id;
   }
 
-  /** Charges what the answer cost, micro-USD. Never throws: a hold that cannot be ended now expires by itself. */
-  async settle(microUsd: number): Promise<void> {
-    await this.#end(() => this.#ledger.settle(this.#id, microUsd));
+  /**
+   * Charges what the answer cost, micro-USD. Never throws: a hold that cannot be ended now expires by itself.
+   * @param body the answer, to be kept under the request's idempotency key
+   */
+  async settle(microUsd: number, metered: Metered, body?: string): Promise<void> {
+    await this.#end(() => this.#ledger.settle(this.#id, microUsd, metered, body));
   }
 
   /** Gives everything back: the request was not served. Never throws. */

@@ -4,6 +4,8 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Ledger, type Limits, RETENTION_MS } from "./ledger.ts";
 import type { Offer } from "./offer.ts";
+import { COPIES_KEPT_MS } from "./outbox.ts";
+import { HOLDER, METERED } from "./testing.ts";
 
 const LIMITS: Limits = { requestsPerMinute: 100, concurrency: 100, monthlyBudget: 1000 };
 const NOW = Date.UTC(2026, 10, 24, 12);
@@ -18,19 +20,25 @@ function withLedger(work: (ledger: Ledger) => void): Promise<void> {
 }
 
 const reserve = (ledger: Ledger, id: string, offers: Offer[], now = NOW, limits: Partial<Limits> = {}) =>
-  ledger.reserve({ id, offers, limits: { ...LIMITS, ...limits }, leaseMs: LEASE_MS }, now);
+  ledger.reserve({ id, holder: HOLDER, offers, limits: { ...LIMITS, ...limits }, leaseMs: LEASE_MS }, now);
+
+const settle = (ledger: Ledger, id: string, microUsd: number, now = NOW, body?: string) =>
+  ledger.settle(id, microUsd, METERED, now, body);
 
 test("takes the deepest offer that the budget covers, then shallower ones, then none", () =>
   withLedger((ledger) => {
     const offers = [offer(400, 24), offer(300, 18), offer(200, 12)];
     const got = ["a", "b", "c", "d"].map((id) => reserve(ledger, id, offers));
-    expect(got.map((result) => ("granted" in result ? result.granted.depth : result.refused))).toEqual([
-      24,
-      24,
-      12,
-      "budget",
-    ]);
-    expect(ledger.usage(NOW)).toEqual({ month: "2026-11", settled: 0, reserved: 1000, inFlight: 3 });
+    expect(
+      got.map((result) => ("granted" in result ? result.granted.depth : "refused" in result && result.refused)),
+    ).toEqual([24, 24, 12, "budget"]);
+    expect(ledger.usage(NOW)).toEqual({
+      month: "2026-11",
+      settled: 0,
+      reserved: 1000,
+      inFlight: 3,
+      today: { settled: 0, reserved: 1000 },
+    });
     expect(got[3]).toMatchObject({ remaining: 0 });
   }));
 
@@ -44,8 +52,8 @@ test("an offer must leave what it is to keep", () =>
 test("settling charges the real cost, frees the rest, and does so once", () =>
   withLedger((ledger) => {
     reserve(ledger, "a", [offer(400)]);
-    expect(ledger.settle("a", 150)).toEqual({ state: "settled", charged: 150 });
-    expect(ledger.settle("a", 399)).toEqual({ state: "settled", charged: 150 });
+    expect(settle(ledger, "a", 150)).toEqual({ state: "settled", charged: 150 });
+    expect(settle(ledger, "a", 399)).toEqual({ state: "settled", charged: 150 });
     expect(ledger.release("a")).toEqual({ state: "settled", charged: 150 });
     expect(ledger.usage(NOW)).toMatchObject({ settled: 150, reserved: 0, inFlight: 0 });
   }));
@@ -53,7 +61,7 @@ test("settling charges the real cost, frees the rest, and does so once", () =>
 test("never charges more than was held", () =>
   withLedger((ledger) => {
     reserve(ledger, "a", [offer(400)]);
-    expect(ledger.settle("a", 5000)).toEqual({ state: "settled", charged: 400 });
+    expect(settle(ledger, "a", 5000)).toEqual({ state: "settled", charged: 400 });
   }));
 
 test("a release costs nothing and gives the place in the rate back", () =>
@@ -61,14 +69,14 @@ test("a release costs nothing and gives the place in the rate back", () =>
     const limits = { requestsPerMinute: 1 };
     reserve(ledger, "a", [offer(400)], NOW, limits);
     expect(ledger.release("a")).toEqual({ state: "released", charged: 0 });
-    expect(ledger.settle("a", 100)).toEqual({ state: "released", charged: 0 });
+    expect(settle(ledger, "a", 100)).toEqual({ state: "released", charged: 0 });
     expect(reserve(ledger, "b", [offer(400)], NOW, limits)).toHaveProperty("granted");
     expect(ledger.usage(NOW)).toMatchObject({ settled: 0, reserved: 400 });
   }));
 
 test("an unknown hold cannot be ended", () =>
   withLedger((ledger) => {
-    expect(ledger.settle("nobody", 10)).toEqual({ state: "unknown", charged: 0 });
+    expect(settle(ledger, "nobody", 10)).toEqual({ state: "unknown", charged: 0 });
     expect(ledger.release("nobody")).toEqual({ state: "unknown", charged: 0 });
   }));
 
@@ -100,7 +108,7 @@ test("concurrency counts the holds that have not ended", () =>
     const limits = { concurrency: 1 };
     reserve(ledger, "a", [offer(1)], NOW, limits);
     expect(reserve(ledger, "b", [offer(1)], NOW, limits)).toMatchObject({ refused: "concurrency" });
-    ledger.settle("a", 1);
+    settle(ledger, "a", 1);
     expect(reserve(ledger, "b", [offer(1)], NOW, limits)).toHaveProperty("granted");
   }));
 
@@ -118,7 +126,7 @@ test("a hold that nobody ends expires, and ending it later changes nothing", () 
     expect(ledger.nextDue()).toBe(NOW + LEASE_MS);
     expect(ledger.usage(NOW + LEASE_MS - 1).reserved).toBe(400);
     ledger.expire(NOW + LEASE_MS);
-    expect(ledger.settle("a", 100)).toEqual({ state: "expired", charged: 0 });
+    expect(settle(ledger, "a", 100)).toEqual({ state: "expired", charged: 0 });
     expect(ledger.usage(NOW + LEASE_MS)).toMatchObject({ settled: 0, reserved: 0, inFlight: 0 });
   }));
 
@@ -132,11 +140,16 @@ test("a hold that is due no longer stands in the way of the next request", () =>
 test("ended holds are forgotten after their retention, what they cost is not", () =>
   withLedger((ledger) => {
     reserve(ledger, "a", [offer(400)]);
-    ledger.settle("a", 150);
+    settle(ledger, "a", 150);
     expect(ledger.nextDue()).toBe(NOW + LEASE_MS + RETENTION_MS);
     ledger.prune(NOW + LEASE_MS + RETENTION_MS);
+    // The copy of its usage row stays for the reconciliation.
+    const copyDue = Date.UTC(2026, 10, 25) + COPIES_KEPT_MS;
+    expect(ledger.nextDue()).toBe(copyDue);
+    ledger.outbox.acknowledge(ledger.outbox.next(10).upTo);
+    ledger.prune(copyDue);
     expect(ledger.nextDue()).toBeUndefined();
-    expect(ledger.settle("a", 1)).toEqual({ state: "unknown", charged: 0 });
+    expect(settle(ledger, "a", 1)).toEqual({ state: "unknown", charged: 0 });
     expect(ledger.usage(NOW).settled).toBe(150);
   }));
 
@@ -144,10 +157,10 @@ test("a new month has the whole budget, and an answer belongs to the month in wh
   withLedger((ledger) => {
     const endOfMonth = Date.UTC(2026, 10, 30, 23, 59, 59);
     reserve(ledger, "a", [offer(1000)], endOfMonth);
-    ledger.settle("a", 1000);
+    settle(ledger, "a", 1000);
     expect(reserve(ledger, "b", [offer(1)], endOfMonth)).toMatchObject({ refused: "budget" });
     expect(reserve(ledger, "c", [offer(1000)], endOfMonth + 1000)).toHaveProperty("granted");
-    ledger.settle("c", 600);
+    settle(ledger, "c", 600);
     expect(ledger.usage(endOfMonth).settled).toBe(1000);
     expect(ledger.usage(endOfMonth + 1000)).toMatchObject({ month: "2026-12", settled: 600 });
   }));
@@ -155,7 +168,7 @@ test("a new month has the whole budget, and an answer belongs to the month in wh
 test.each([0.5, -1, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 60])("refuses the amount %d", (amount) =>
   withLedger((ledger) => {
     expect(() => reserve(ledger, "a", [offer(amount)])).toThrow(RangeError);
-    expect(() => ledger.settle("a", amount)).toThrow(RangeError);
+    expect(() => settle(ledger, "a", amount)).toThrow(RangeError);
     expect(ledger.usage(NOW).inFlight).toBe(0);
   }),
 );
@@ -191,7 +204,7 @@ test("whatever happens in whatever order, the account adds up and is never overr
             const charged = s.what === "settle" ? Math.min(hold?.cost ?? 0, s.cost) : 0;
             if (hold) settled += charged;
             held.delete(s.id);
-            if (s.what === "settle") ledger.settle(s.id, s.cost);
+            if (s.what === "settle") settle(ledger, s.id, s.cost);
             else ledger.release(s.id);
           }
           const usage = ledger.usage(now);

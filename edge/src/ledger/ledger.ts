@@ -1,4 +1,10 @@
+import type { Holder, Metered, UsageRow } from "../usage/usage-row.ts";
+import { refusedWindow, remainingOf, requireAmounts, shortOf } from "./decide.ts";
+import { type IdempotentRequest, KeptAnswers, type KeyState } from "./kept-answers.ts";
 import { acceptOffer, type Offer } from "./offer.ts";
+import { type BudgetMessage, COPIES_KEPT_MS, Outbox } from "./outbox.ts";
+import { migrate } from "./schema.ts";
+import { dayOf, monthOf, untilEnd } from "./windows.ts";
 
 /** What a plan allows a tenant. */
 export interface Limits {
@@ -8,17 +14,31 @@ export interface Limits {
   concurrency: number;
   /** Micro-USD per calendar month (UTC). */
   monthlyBudget: number;
+  /** Micro-USD per day (UTC); undefined when the month's budget alone counts. */
+  dailyBudget?: number | undefined;
 }
 
 export interface ReserveRequest {
   /** Unique per request: reserving an id again answers as the first time and takes nothing more. */
   id: string;
+  holder: Holder;
   /** Deepest first. */
   offers: readonly Offer[];
   limits: Limits;
   /** Milliseconds after which the hold ends by itself, whatever became of the request. */
   leaseMs: number;
+  /** Set when the client named an idempotency key. */
+  idempotent?: IdempotentRequest | undefined;
 }
+
+/** The part of the budgets that other ledgers of the tenant hold, micro-USD. */
+export interface Sharing {
+  lent: { month: number; day: number };
+  /** What may be had from them in this month. Undefined: nothing any more, what fits must do. */
+  elsewhere?: number | undefined;
+}
+
+const NOT_SHARED: Sharing = { lent: { month: 0, day: 0 } };
 
 /** The request rate after a decision. */
 export interface RateState {
@@ -30,10 +50,19 @@ export interface RateState {
 
 export type Refusal =
   | { refused: "rate" | "concurrency"; retryAfterMs: number }
-  /** `remaining` micro-USD do not cover the cheapest offer. */
-  | { refused: "budget"; remaining: number };
+  /** `remaining` micro-USD of the window do not cover the cheapest offer; it ends in `retryAfterMs`. */
+  | { refused: "budget"; window: "month" | "day"; remaining: number; retryAfterMs: number }
+  | { refused: "idempotency"; key: "in_flight" | "reused" | "dropped" };
 
-export type ReserveResult = ({ granted: Offer } | Refusal) & { rate: RateState };
+export type ReserveResult = ({ granted: Offer } | { answered: KeyState & { key: "answered" } } | Refusal) & {
+  rate: RateState;
+};
+
+/** `need` micro-USD are to be had from other ledgers before the request is decided. */
+export interface Short {
+  short: true;
+  need: number;
+}
 
 /** How a hold ended, or that it has not. */
 export type LeaseState = "reserved" | "settled" | "released" | "expired";
@@ -50,12 +79,22 @@ export interface Usage {
   month: string;
   /** Micro-USD charged this month. */
   settled: number;
-  /** Micro-USD held by requests in flight. */
+  /** Micro-USD held by requests in flight that began this month. */
   reserved: number;
   inFlight: number;
+  /** The same of today (UTC). */
+  today: { settled: number; reserved: number };
+}
+
+/** What a ledger charged on one day. */
+export interface DayAccount {
+  requests: number;
+  microUsd: number;
 }
 
 const RATE_WINDOW_MS = 60_000;
+
+const DAY_MS = 86_400_000;
 
 /** How long ended holds are remembered, so that a repeated settle or release finds them. */
 export const RETENTION_MS = 3_600_000;
@@ -63,12 +102,19 @@ export const RETENTION_MS = 3_600_000;
 /** When a slot is likely to be free again: nobody knows how long the running answers are. */
 const CONCURRENCY_RETRY_MS = 1000;
 
+/** Shares of the month's budget that are told of, percent. */
+const THRESHOLDS = [80, 100];
+
 type LeaseRow = {
   id: string;
   state: LeaseState;
   offer: string;
+  holder: string;
   charged: number;
   month: string;
+  month_budget: number;
+  day: string;
+  started_at: number;
 };
 
 /**
@@ -77,88 +123,95 @@ type LeaseRow = {
  * transaction; `now` is milliseconds since the epoch.
  */
 export class Ledger {
+  readonly outbox: Outbox;
   readonly #storage: DurableObjectStorage;
+  readonly #answers: KeptAnswers;
 
   constructor(storage: DurableObjectStorage) {
+    migrate(storage);
     this.#storage = storage;
-    storage.sql.exec(`
-      CREATE TABLE IF NOT EXISTS leases (
-        id TEXT PRIMARY KEY,
-        state TEXT NOT NULL,
-        offer TEXT NOT NULL,
-        reserved INTEGER NOT NULL,
-        charged INTEGER NOT NULL DEFAULT 0,
-        month TEXT NOT NULL,
-        started_at INTEGER NOT NULL,
-        expires_at INTEGER NOT NULL
-      ) STRICT;
-      CREATE INDEX IF NOT EXISTS leases_by_start ON leases (started_at, state);
-      CREATE INDEX IF NOT EXISTS leases_by_expiry ON leases (expires_at);
-      CREATE INDEX IF NOT EXISTS leases_in_flight ON leases (expires_at, reserved) WHERE state = 'reserved';
-      CREATE TABLE IF NOT EXISTS months (month TEXT PRIMARY KEY, settled INTEGER NOT NULL) STRICT;
-    `);
+    this.#answers = new KeptAnswers(storage.sql);
+    this.outbox = new Outbox(storage.sql);
   }
 
   /**
    * Checks rate, concurrency and budget in one step and holds the deepest offer that the budget covers. A refusal takes
-   * nothing, not even a place in the rate.
+   * nothing, not even a place in the rate. `Short` only if `sharing` says that there may be more elsewhere.
    * @throws RangeError when an amount is not a whole number of micro-USD.
    */
-  reserve({ id, offers, limits, leaseMs }: ReserveRequest, now: number): ReserveResult {
+  reserve(request: ReserveRequest, now: number, sharing: Sharing & { elsewhere: number }): ReserveResult | Short;
+  reserve(request: ReserveRequest, now: number, sharing?: Sharing): ReserveResult;
+  reserve(request: ReserveRequest, now: number, sharing: Sharing = NOT_SHARED): ReserveResult | Short {
+    const { id, offers, limits, idempotent } = request;
     for (const { cost, keep } of offers) requireAmounts(cost, keep);
-    return this.#storage.transactionSync((): ReserveResult => {
+    return this.#storage.transactionSync((): ReserveResult | Short => {
       this.expire(now);
-      const known = this.#lease(id);
-      if (known) return { granted: JSON.parse(known.offer) as Offer, rate: this.#rate(limits, now) };
-
       const rate = this.#rate(limits, now);
+      const known = this.#lease(id);
+      if (known) return { granted: JSON.parse(known.offer) as Offer, rate };
+
+      const state = idempotent ? this.#answers.find(idempotent, now) : undefined;
+      if (state?.key === "answered") return { answered: state, rate };
+      if (state && state.key !== "new") return { refused: "idempotency", key: state.key, rate };
+
       if (rate.remaining === 0) return { refused: "rate", retryAfterMs: this.#untilNextSlot(limits, now), rate };
-      const { inFlight, settled, reserved } = this.usage(now);
-      if (inFlight >= limits.concurrency) {
+      const usage = this.usage(now);
+      if (usage.inFlight >= limits.concurrency) {
         return { refused: "concurrency", retryAfterMs: CONCURRENCY_RETRY_MS, rate };
       }
-      const remaining = limits.monthlyBudget - settled - reserved;
-      const granted = acceptOffer(offers, remaining);
-      if (!granted) return { refused: "budget", remaining: Math.max(0, remaining), rate };
-
-      this.#storage.sql.exec(
-        `INSERT INTO leases (id, state, offer, reserved, month, started_at, expires_at)
-         VALUES (?, 'reserved', ?, ?, ?, ?, ?)`,
-        id,
-        JSON.stringify(granted),
-        granted.cost,
-        monthOf(now),
-        now,
-        now + leaseMs,
-      );
+      const remaining = remainingOf(usage, limits, sharing);
+      const short = shortOf(offers, remaining, sharing.elsewhere);
+      if (short) return short;
+      const granted = acceptOffer(offers, remaining.month, remaining.least);
+      if (!granted) {
+        const exhausted = refusedWindow(offers, remaining);
+        if (exhausted === "month") this.#tellExhausted(request, usage);
+        const left = exhausted === "month" ? remaining.month : remaining.least;
+        const retryAfterMs = untilEnd(exhausted, now);
+        return { refused: "budget", window: exhausted, remaining: Math.max(0, left), retryAfterMs, rate };
+      }
+      this.#hold(request, granted, now);
       const after = { limit: rate.limit, remaining: rate.remaining - 1, resetMs: RATE_WINDOW_MS };
       return { granted, rate: after };
     });
   }
 
+  /** What is known of an idempotency key. */
+  findAnswer(request: IdempotentRequest, now: number): KeyState {
+    return this.#answers.find(request, now);
+  }
+
   /**
    * Ends a hold with what the answer really cost, at most what was held: the budget cannot be overrun by an estimate that
-   * was too low.
+   * was too low. The usage row is written with it.
+   * @param body the answer, kept under the request's idempotency key if it has one
    * @throws RangeError when the amount is not a whole number of micro-USD.
    */
-  settle(id: string, microUsd: number): LeaseOutcome {
+  settle(id: string, microUsd: number, metered: Metered, now: number, body?: string): LeaseOutcome {
     requireAmounts(microUsd);
     return this.#storage.transactionSync(() =>
-      this.#end(id, () => {
+      this.#end(id, (lease) => {
         const { sql } = this.#storage;
-        const { charged, month } = sql
-          .exec<{ charged: number; month: string }>(
-            "UPDATE leases SET state = 'settled', charged = min(reserved, ?) WHERE id = ? RETURNING charged, month",
+        const { charged } = sql
+          .exec<{ charged: number }>(
+            "UPDATE leases SET state = 'settled', charged = min(reserved, ?) WHERE id = ? RETURNING charged",
             microUsd,
             id,
           )
           .one();
-        sql.exec(
-          `INSERT INTO months (month, settled) VALUES (?1, ?2)
-           ON CONFLICT (month) DO UPDATE SET settled = settled + ?2`,
-          month,
-          charged,
-        );
+        for (const window of [lease.month, lease.day]) {
+          sql.exec(
+            `INSERT INTO windows (name, settled, requests) VALUES (?1, ?2, 1)
+             ON CONFLICT (name) DO UPDATE SET settled = settled + ?2, requests = requests + 1`,
+            window,
+            charged,
+          );
+        }
+        const row = this.#usageRow(lease, charged, metered, now);
+        this.outbox.addUsage(row);
+        this.tellThresholds(row.tenant, lease.month, this.settledIn(lease.month), lease.month_budget);
+        if (body === undefined) this.#answers.free(id);
+        else this.#answers.keep(id, body, now);
       }),
     );
   }
@@ -168,6 +221,7 @@ export class Ledger {
     return this.#storage.transactionSync(() =>
       this.#end(id, () => {
         this.#storage.sql.exec("UPDATE leases SET state = 'released' WHERE id = ?", id);
+        this.#answers.free(id);
       }),
     );
   }
@@ -177,31 +231,127 @@ export class Ledger {
     this.#storage.sql.exec("UPDATE leases SET state = 'expired' WHERE state = 'reserved' AND expires_at <= ?", now);
   }
 
-  /** Forgets holds that ended long ago. */
+  /** Forgets holds that ended long ago, and what is kept for a time only. */
   prune(now: number): void {
-    this.#storage.sql.exec("DELETE FROM leases WHERE state != 'reserved' AND expires_at <= ?", now - RETENTION_MS);
+    this.#storage.transactionSync(() => {
+      this.#storage.sql.exec("DELETE FROM leases WHERE state != 'reserved' AND expires_at <= ?", now - RETENTION_MS);
+      this.#answers.prune(now);
+      this.outbox.prune(dayOf(now - COPIES_KEPT_MS));
+    });
   }
 
   /** When `expire` or `prune` will next have something to do; undefined when there is nothing to wait for. */
   nextDue(): number | undefined {
-    return (
-      this.#earliestExpiry("SELECT min(expires_at) AS at FROM leases WHERE state = 'reserved'") ??
-      this.#earliestExpiry("SELECT min(expires_at) + ? AS at FROM leases", RETENTION_MS)
-    );
+    const expiry = this.#earliestExpiry("SELECT min(expires_at) AS at FROM leases WHERE state = 'reserved'");
+    if (expiry !== undefined) return expiry;
+    const oldest = this.outbox.oldestDay();
+    const due = [
+      this.#earliestExpiry("SELECT min(expires_at) + ? AS at FROM leases", RETENTION_MS),
+      this.#answers.nextDue(),
+      oldest === undefined ? undefined : Date.parse(oldest) + COPIES_KEPT_MS + DAY_MS,
+    ].filter((at) => at !== undefined);
+    return due.length === 0 ? undefined : Math.min(...due);
   }
 
   usage(now: number): Usage {
-    const month = monthOf(now);
-    const { sql } = this.#storage;
-    const [row] = sql.exec<{ settled: number }>("SELECT settled FROM months WHERE month = ?", month).toArray();
-    const { reserved, inFlight } = sql
-      .exec<{ reserved: number; inFlight: number }>(
-        `SELECT coalesce(sum(reserved), 0) AS reserved, count(*) AS inFlight FROM leases
-         WHERE state = 'reserved' AND expires_at > ?`,
+    const [month, day] = [monthOf(now), dayOf(now)];
+    const held = this.#storage.sql
+      .exec<{ ofMonth: number; ofDay: number; inFlight: number }>(
+        `SELECT coalesce(sum(reserved) FILTER (WHERE month = ?), 0) AS ofMonth,
+           coalesce(sum(reserved) FILTER (WHERE day = ?), 0) AS ofDay, count(*) AS inFlight
+         FROM leases WHERE state = 'reserved' AND expires_at > ?`,
+        month,
+        day,
         now,
       )
       .one();
-    return { month, settled: row?.settled ?? 0, reserved, inFlight };
+    const today = { settled: this.settledIn(day), reserved: held.ofDay };
+    return { month, settled: this.settledIn(month), reserved: held.ofMonth, inFlight: held.inFlight, today };
+  }
+
+  /** Micro-USD of a month or a day that are charged or held. */
+  committedIn(window: string): number {
+    const { reserved } = this.#storage.sql
+      .exec<{ reserved: number }>(
+        `SELECT coalesce(sum(reserved), 0) AS reserved FROM leases
+         WHERE state = 'reserved' AND (month = ?1 OR day = ?1)`,
+        window,
+      )
+      .one();
+    return this.settledIn(window) + reserved;
+  }
+
+  /** Micro-USD charged in a month or on a day. */
+  settledIn(window: string): number {
+    return this.#window(window).microUsd;
+  }
+
+  /** What was charged for requests that began on a day. */
+  dayAccount(day: string): DayAccount {
+    return this.#window(day);
+  }
+
+  /** Tells once of every threshold that a month's spending has reached. */
+  tellThresholds(tenant: string, month: string, settled: number, budget: number): void {
+    if (budget === 0) return;
+    for (const percent of THRESHOLDS) {
+      if (settled * 100 < budget * percent) continue;
+      this.#tell("budget.threshold", tenant, { month, percent, settled, budget });
+    }
+  }
+
+  #tellExhausted({ holder, limits }: ReserveRequest, { month, settled }: Usage): void {
+    const budget = limits.monthlyBudget;
+    const percent = budget === 0 ? 100 : Math.floor((settled * 100) / budget);
+    this.#tell("budget.exhausted", holder.tenant, { month, percent, settled, budget });
+  }
+
+  #tell(
+    type: BudgetMessage["type"],
+    tenant: string,
+    facts: Pick<BudgetMessage, "month" | "percent" | "settled" | "budget">,
+  ): void {
+    const what = type === "budget.threshold" ? `${type}.${facts.percent}` : type;
+    this.outbox.announce({ kind: "budget", id: `${what}:${tenant}:${facts.month}`, type, tenant, ...facts });
+  }
+
+  #window(name: string): DayAccount {
+    const [row] = this.#storage.sql
+      .exec<{ settled: number; requests: number }>("SELECT settled, requests FROM windows WHERE name = ?", name)
+      .toArray();
+    return { requests: row?.requests ?? 0, microUsd: row?.settled ?? 0 };
+  }
+
+  #hold({ id, holder, limits, leaseMs, idempotent }: ReserveRequest, granted: Offer, now: number): void {
+    this.#storage.sql.exec(
+      `INSERT INTO leases (id, state, offer, holder, reserved, month, month_budget, day, started_at, expires_at)
+       VALUES (?, 'reserved', ?, ?, ?, ?, ?, ?, ?, ?)`,
+      id,
+      JSON.stringify(granted),
+      JSON.stringify(holder),
+      granted.cost,
+      monthOf(now),
+      limits.monthlyBudget,
+      dayOf(now),
+      now,
+      now + leaseMs,
+    );
+    if (idempotent) this.#answers.take(idempotent, id);
+  }
+
+  #usageRow(lease: LeaseRow, charged: number, metered: Metered, now: number): UsageRow {
+    const { depth, reason } = JSON.parse(lease.offer) as Offer;
+    return {
+      request_id: lease.id,
+      ...(JSON.parse(lease.holder) as Holder),
+      depth,
+      reason,
+      ...metered,
+      micro_usd: charged,
+      day: lease.day,
+      started_at: lease.started_at,
+      settled_at: now,
+    };
   }
 
   #earliestExpiry(query: string, ...bindings: number[]): number | undefined {
@@ -212,8 +362,9 @@ export class Ledger {
     return this.#storage.sql.exec<LeaseRow>("SELECT * FROM leases WHERE id = ?", id).toArray()[0];
   }
 
-  #end(id: string, apply: () => void): LeaseOutcome {
-    if (this.#lease(id)?.state === "reserved") apply();
+  #end(id: string, apply: (lease: LeaseRow) => void): LeaseOutcome {
+    const before = this.#lease(id);
+    if (before?.state === "reserved") apply(before);
     const lease = this.#lease(id);
     return lease ? { state: lease.state, charged: lease.charged } : { state: "unknown", charged: 0 };
   }
@@ -241,17 +392,5 @@ export class Ledger {
       )
       .one();
     return started_at + RATE_WINDOW_MS - now;
-  }
-}
-
-function monthOf(now: number): string {
-  return new Date(now).toISOString().slice(0, 7);
-}
-
-function requireAmounts(...amounts: number[]): void {
-  for (const amount of amounts) {
-    if (!Number.isSafeInteger(amount) || amount < 0) {
-      throw new RangeError(`an amount must be a whole number of micro-USD ≥ 0, not ${amount}`);
-    }
   }
 }

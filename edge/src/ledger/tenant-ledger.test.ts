@@ -3,6 +3,7 @@ import { env } from "cloudflare:workers";
 import { expect, test } from "vitest";
 import type { Limits } from "./ledger.ts";
 import type { Offer } from "./offer.ts";
+import { HOLDER, METERED } from "./testing.ts";
 
 const LIMITS: Limits = { requestsPerMinute: 10_000, concurrency: 10_000, monthlyBudget: 1000 };
 
@@ -10,6 +11,7 @@ const newLedger = () => env.LEDGER.getByName(crypto.randomUUID());
 const offer = (cost: number, depth = 12): Offer => ({ depth, reason: "plan", cost, keep: 0 });
 const request = (offers: Offer[], limits: Partial<Limits> = {}, leaseMs = 60_000) => ({
   id: crypto.randomUUID(),
+  holder: HOLDER,
   offers,
   limits: { ...LIMITS, ...limits },
   leaseMs,
@@ -50,7 +52,7 @@ test("an alarm ends the holds of requests that nobody came back for", async () =
     state.storage.sql.exec("SELECT state FROM leases").toArray(),
   );
   expect(states).toEqual([{ state: "expired" }]);
-  expect(await ledger.settle(id, 100)).toEqual({ state: "expired", charged: 0 });
+  expect(await ledger.settle(id, 100, METERED)).toEqual({ state: "expired", charged: 0 });
 });
 
 test("the alarm is set for the hold that ends first, and then for the clearing up", async () => {
@@ -72,11 +74,11 @@ test("holds and charges survive the object's eviction", async () => {
   const ledger = newLedger();
   const first = request([offer(400)]);
   await ledger.reserve(first);
-  await ledger.settle(first.id, 123);
+  await ledger.settle(first.id, 123, METERED);
   const second = request([offer(400)]);
   await ledger.reserve(second);
   await evictDurableObject(ledger);
   expect(await ledger.usage()).toMatchObject({ settled: 123, reserved: 400, inFlight: 1 });
-  expect(await ledger.settle(second.id, 77)).toEqual({ state: "settled", charged: 77 });
+  expect(await ledger.settle(second.id, 77, METERED)).toEqual({ state: "settled", charged: 77 });
   expect(await ledger.usage()).toMatchObject({ settled: 200, reserved: 0 });
 });

@@ -26,3 +26,8 @@ export function answerLimit(wish: number | null | undefined, plan: number, conte
   const fits = plan < contextLength;
   return { maxTokens: fits ? plan : undefined, atMost: Math.min(plan, contextLength), mayUseRoom: fits };
 }
+
+/** The limit of an answer that the budget has shortened to `maxTokens`, if it has. */
+export function clippedLimit(limit: AnswerLimit, maxTokens: number | undefined): AnswerLimit {
+  return maxTokens === undefined ? limit : { ...limit, maxTokens, atMost: maxTokens };
+}

@@ -37,6 +37,12 @@ export const Plan = z.strictObject({
   concurrency: z.int().min(1).max(10_000),
   /** What a tenant may spend in a calendar month (UTC). */
   monthly_budget_micro_usd: z.int().min(0),
+  /** What a tenant may spend in a day (UTC); without it, the month's budget alone counts. */
+  daily_budget_micro_usd: z.int().min(0).optional(),
+  /** Whether an answer is shortened when the budget does not cover it at any depth. */
+  clip_max_tokens: z.boolean().optional(),
+  /** Ledgers that share the work of one tenant (1): for tenants with more requests than one ledger serves. */
+  ledger_shards: z.int().min(1).max(64).optional(),
   /** 0 to 9: the higher, the longer the plan keeps its depth under load. */
   priority: z.int().min(0).max(9),
   /** Longest answer, tokens; a longer wish is clipped. */

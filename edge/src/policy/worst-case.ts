@@ -46,6 +46,8 @@ export interface WorstCase {
   contextLength: number;
   /** Nano-USD per layer-token. */
   price: number;
+  /** Whether the answer may be shortened to fit the budget. */
+  mayClip?: boolean;
 }
 
 /**
@@ -54,7 +56,13 @@ export interface WorstCase {
  */
 export function priceOffers(offers: readonly DepthOffer[], worst: WorstCase): Offer[] {
   const tokens = Math.min(worst.promptTokens + worst.maxTokens, worst.contextLength);
-  return offers.map((offer) => ({ ...offer, cost: priceMicroUsd(tokens * offer.depth, worst.price) }));
+  return offers.map((offer) => ({
+    ...offer,
+    cost: priceMicroUsd(tokens * offer.depth, worst.price),
+    ...(worst.mayClip && {
+      clip: { promptTokens: worst.promptTokens, nanoUsdPerToken: offer.depth * worst.price },
+    }),
+  }));
 }
 
 function utf8Bytes(text: string): number {

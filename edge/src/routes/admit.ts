@@ -1,14 +1,14 @@
-import { ApiError } from "@fathom/shared";
 import { namedModel } from "../fleet/named-model.ts";
 import { poolLoad } from "../fleet/pool-load.ts";
 import { type Candidate, countStarted, readyServices } from "../fleet/pool-view.ts";
 import { setRateHeaders } from "../http/rate-headers.ts";
 import type { RequestEnd } from "../http/request-end.ts";
-import { Lease } from "../ledger/lease.ts";
-import type { ReserveResult } from "../ledger/ledger.ts";
+import { Account } from "../ledger/account.ts";
+import type { IdempotentRequest, KeyState } from "../ledger/kept-answers.ts";
+import type { Lease } from "../ledger/lease.ts";
 import type { Offer } from "../ledger/offer.ts";
-import { refusalError } from "../ledger/refusal-error.ts";
-import { type AnswerLimit, answerLimit } from "../policy/answer-limit.ts";
+import { keyConflict, refusalError } from "../ledger/refusal-error.ts";
+import { type AnswerLimit, answerLimit, clippedLimit } from "../policy/answer-limit.ts";
 import { depthOffers } from "../policy/depth-policy.ts";
 import { dialOf, mergeDial } from "../policy/virtual-model.ts";
 import { type PromptSize, priceOffers } from "../policy/worst-case.ts";
@@ -30,10 +30,21 @@ export interface Admitted {
   limit: AnswerLimit;
   offer: Offer;
   lease: Lease;
+  /** Base URL of the service that answers, once it does. */
+  servedBy: string;
+  /** Whether the answer is to be kept under the request's idempotency key. */
+  keepAnswer: boolean;
+}
+
+/** A request that was answered before under the same idempotency key. */
+export interface Answered {
+  answered: KeyState & { key: "answered" };
 }
 
 /**
- * Decides the depth of a request from plan, load, budget and wish (its own and its model's name's), and reserves its worst case.
+ * Decides the depth of a request from plan, load, budget and wish (its own and its model's name's), and reserves its worst case;
+ * or finds the answer that it got before.
+ * @param idempotent the key under which it may have been answered before
  * @throws ApiError for a request that cannot be served, a pool that is away, or a refusal by the ledger.
  */
 export async function admit<T extends GenerationRequest>(
@@ -41,10 +52,18 @@ export async function admit<T extends GenerationRequest>(
   endpoint: Endpoint<T>,
   asked: T,
   end: RequestEnd,
-): Promise<Admitted> {
+  idempotent?: IdempotentRequest,
+): Promise<Admitted | Answered> {
   const { log, timing, requestId, leaseId = requestId, customer } = c.var;
   const { plan, planName, tenant } = customer;
   log.add({ model: asked.model, stream: asked.stream === true });
+
+  const account = new Account(c.env.LEDGER, tenant, plan.ledger_shards ?? 1);
+  if (idempotent) {
+    const state = await timing.measure("ledger", () => account.findAnswer(idempotent));
+    if (state.key === "answered") return { answered: state };
+    if (state.key !== "new") throw keyConflict(state.key);
+  }
 
   const { candidates, ...name } = namedModel(await timing.measure("fleet", () => readyServices(c.env)), asked.model);
   const [{ service }] = candidates;
@@ -59,30 +78,48 @@ export async function admit<T extends GenerationRequest>(
   const { field, value } = endpoint.maxTokens(asked);
   const limit = answerLimit(value, plan.max_tokens, contextLength);
   const price = plan.price_nano_usd_per_layer_token;
-  const worst = { promptTokens: prompt.atMost, maxTokens: limit.atMost, contextLength, price };
+  const worst = {
+    promptTokens: prompt.atMost,
+    maxTokens: limit.atMost,
+    contextLength,
+    price,
+    mayClip: plan.clip_max_tokens === true,
+  };
 
-  const ledger = c.env.LEDGER.getByName(tenant);
-  const lease = new Lease(ledger, leaseId);
-  const reserve = async (): Promise<ReserveResult> =>
-    await ledger.reserve({
-      id: leaseId,
-      offers: priceOffers(offers, worst),
-      limits: {
-        requestsPerMinute: plan.requests_per_minute,
-        concurrency: plan.concurrency,
-        monthlyBudget: plan.monthly_budget_micro_usd,
+  const { result, lease } = await timing.measure("ledger", () =>
+    account.reserve(
+      {
+        id: leaseId,
+        holder: { tenant, key_id: customer.keyId, plan: planName, model: service.model.id },
+        offers: priceOffers(offers, worst),
+        limits: {
+          requestsPerMinute: plan.requests_per_minute,
+          concurrency: plan.concurrency,
+          monthlyBudget: plan.monthly_budget_micro_usd,
+          dailyBudget: plan.daily_budget_micro_usd,
+        },
+        leaseMs: settingsOf(c.env).requestTimeoutMs + LEASE_GRACE_MS,
+        idempotent,
       },
-      leaseMs: settingsOf(c.env).requestTimeoutMs + LEASE_GRACE_MS,
-    });
-  const result = await timing.measure("ledger", reserve).catch((cause: unknown) => {
-    // It may have been reserved all the same.
-    c.executionCtx.waitUntil(lease.release());
-    throw new ApiError("upstream_unavailable", "The account cannot be reached.", { retryAfter: 2, cause });
-  });
+      (work) => c.executionCtx.waitUntil(work),
+    ),
+  );
   setRateHeaders(c, result.rate);
   if ("refused" in result) throw refusalError(result, planName);
+  if ("answered" in result) return result;
   const { granted: offer } = result;
   log.add({ depth: offer.depth, reason: offer.reason });
   const request = { ...asked, model: name.base, fathom: wish };
-  return { request, path: endpoint.path, maxTokensField: field, candidates, prompt, limit, offer, lease };
+  return {
+    request,
+    path: endpoint.path,
+    maxTokensField: field,
+    candidates,
+    prompt,
+    limit: clippedLimit(limit, offer.maxTokens),
+    offer,
+    lease,
+    servedBy: "",
+    keepAnswer: idempotent !== undefined,
+  };
 }

@@ -1,20 +1,20 @@
-import { ApiError, FathomResponse, priceMicroUsd } from "@fathom/shared";
-import { z } from "zod";
+import { ApiError, priceMicroUsd } from "@fathom/shared";
 import type { RequestEnd } from "../http/request-end.ts";
 import { requestPriority } from "../policy/request-priority.ts";
 import type { RequestContext } from "../request-context.ts";
 import { settingsOf } from "../settings.ts";
 import { callService } from "../upstream/call-service.ts";
-import { relayStream, type StreamEnd } from "../upstream/relay-stream.ts";
+import { relayStream } from "../upstream/relay-stream.ts";
+import { ServiceAccount } from "../upstream/service-account.ts";
+import type { Metered } from "../usage/usage-row.ts";
 import type { Admitted } from "./admit.ts";
+import { meteredNothing, meteredStream, meteredWhole } from "./metered.ts";
 
 const SSE_HEADERS = {
   "content-type": "text/event-stream; charset=utf-8",
   // Proxies in the manner of nginx would collect the stream otherwise.
   "x-accel-buffering": "no",
 };
-
-const AccountedAnswer = z.object({ fathom: FathomResponse });
 
 /**
  * Has a service answer an admitted request, passes the answer on and charges what it cost. A whole answer, and the end of
@@ -27,12 +27,13 @@ export async function answer(c: RequestContext, admitted: Admitted, end: Request
     const response = await c.var.timing.measure("service", () => send(c, admitted, end));
     c.header("x-fathom-depth", String(offer.depth));
     c.header("x-fathom-reason", offer.reason);
+    if (offer.maxTokens !== undefined) c.header("x-fathom-max-tokens", String(offer.maxTokens));
     c.header("server-timing", c.var.timing.toString());
     return request.stream === true ? stream(c, admitted, end, response) : await whole(c, admitted, end, response);
   } catch (error) {
     end.abandon();
     // A client that left has used its place in the rate; a service that failed has served nobody.
-    if (end.client.aborted) await lease.settle(0);
+    if (end.client.aborted) await lease.settle(0, meteredNothing(admitted, "client"));
     else await lease.release();
     throw error;
   }
@@ -59,6 +60,7 @@ async function send(c: RequestContext, admitted: Admitted, end: RequestEnd): Pro
       signal: end.signal,
     });
     c.var.log.add({ service: service.url });
+    admitted.servedBy = service.url;
     return response;
   };
   try {
@@ -73,11 +75,11 @@ async function whole(c: RequestContext, admitted: Admitted, end: RequestEnd, res
   const text = await response.text().catch((cause: unknown) => {
     throw new ApiError("upstream_failed", "The GPU service broke off before the answer was complete.", { cause });
   });
-  const account = AccountedAnswer.safeParse(parseJson(text));
+  const account = ServiceAccount.safeParse(parseJson(text));
   if (!account.success) {
     throw new ApiError("upstream_failed", "The GPU service failed.", { cause: "an answer without its account" });
   }
-  await charge(c, admitted, account.data.fathom.cost.layer_tokens);
+  await charge(c, admitted, meteredWhole(admitted, account.data), text);
   end.close();
   return c.body(text, 200, { "content-type": "application/json" });
 }
@@ -97,7 +99,7 @@ function stream(c: RequestContext, admitted: Admitted, end: RequestEnd, response
     abandon: () => end.abandon(),
     onEnd: async (ending) => {
       if (ending.how !== "complete") log.add({ cut: ending.how });
-      await charge(c, admitted, tokensOf(ending, admitted));
+      await charge(c, admitted, meteredStream(admitted, ending));
       log.write();
     },
   });
@@ -105,15 +107,17 @@ function stream(c: RequestContext, admitted: Admitted, end: RequestEnd, response
   return c.body(body, 200, SSE_HEADERS);
 }
 
-/** Layer-tokens to charge. The count of an answer that was cut is not known to the last token of the prompt. */
-function tokensOf(ending: StreamEnd, { prompt, offer }: Admitted): number {
-  return ending.how === "complete" ? ending.layerTokens : prompt.about * offer.depth + ending.layersDelivered;
-}
-
-async function charge(c: RequestContext, { lease }: Admitted, layerTokens: number): Promise<void> {
+/** @param text the answer, where it is whole */
+async function charge(
+  c: RequestContext,
+  { lease, keepAnswer }: Admitted,
+  metered: Metered,
+  text?: string,
+): Promise<void> {
+  const layerTokens = metered.layer_tokens;
   const microUsd = priceMicroUsd(layerTokens, c.var.customer.plan.price_nano_usd_per_layer_token);
   c.var.log.add({ layerTokens, microUsd });
-  await lease.settle(microUsd);
+  await lease.settle(microUsd, metered, keepAnswer ? text : undefined);
 }
 
 function isTooLong(error: unknown, field: string): boolean {

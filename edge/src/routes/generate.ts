@@ -6,6 +6,7 @@ import { settingsOf } from "../settings.ts";
 import { admit } from "./admit.ts";
 import { answer } from "./answer.ts";
 import type { Endpoint, GenerationRequest } from "./endpoint.ts";
+import { answerAgain, idempotencyOf } from "./idempotency.ts";
 
 /** Handler of an endpoint that generates: admits the request, has a service answer it, and charges what it cost. */
 export function generate<T extends GenerationRequest>(endpoint: Endpoint<T>) {
@@ -13,7 +14,10 @@ export function generate<T extends GenerationRequest>(endpoint: Endpoint<T>) {
     const end = new RequestEnd(c.var.client, settingsOf(c.env).requestTimeoutMs);
     const run = async (): Promise<Response> => {
       const request = await readJson(c, endpoint.schema);
-      return await answer(c, await admit(c, endpoint, request, end), end);
+      const admitted = await admit(c, endpoint, request, end, await idempotencyOf(c, request));
+      if (!("answered" in admitted)) return await answer(c, admitted, end);
+      end.close();
+      return answerAgain(c, admitted);
     };
     const response = run().catch((error: unknown) => {
       end.close();

@@ -1,13 +1,14 @@
 import { ApiError } from "@fathom/shared";
+import type { ServiceAccount } from "./service-account.ts";
 import { SseFramer } from "./sse-framer.ts";
 import { meter } from "./stream-meter.ts";
 
 /** What a streamed answer came to. */
 export type StreamEnd =
   /** The service's own account. */
-  | { how: "complete"; layerTokens: number }
-  /** Cut short: layers used by the tokens that reached the client. */
-  | { how: "client" | "timeout" | "service"; layersDelivered: number };
+  | { how: "complete"; account: ServiceAccount }
+  /** Cut short: the tokens that reached the client, and the layers that they used. */
+  | { how: "client" | "timeout" | "service"; tokensDelivered: number; layersDelivered: number };
 
 export interface RelayOptions {
   /** Body of the service's response. */
@@ -42,8 +43,9 @@ async function pump(options: RelayOptions, writer: WritableStreamDefaultWriter<U
   const reader = source.getReader();
   const framer = new SseFramer();
   let gone = false;
+  let tokensDelivered = 0;
   let layersDelivered = 0;
-  let layerTokens: number | undefined;
+  let account: ServiceAccount | undefined;
   let failed = false;
   let settled = false;
 
@@ -59,8 +61,8 @@ async function pump(options: RelayOptions, writer: WritableStreamDefaultWriter<U
   const end = async (how: StreamEnd["how"]): Promise<void> => {
     if (settled) return;
     settled = true;
-    if (layerTokens !== undefined) await onEnd({ how: "complete", layerTokens });
-    else if (how !== "complete") await onEnd({ how, layersDelivered });
+    if (account !== undefined) await onEnd({ how: "complete", account });
+    else if (how !== "complete") await onEnd({ how, tokensDelivered, layersDelivered });
   };
 
   try {
@@ -70,14 +72,15 @@ async function pump(options: RelayOptions, writer: WritableStreamDefaultWriter<U
       const { bytes, data } = framer.push(value);
       if (bytes.length === 0) continue;
       const metered = meter(data);
-      layerTokens = metered.layerTokens ?? layerTokens;
+      account = metered.account ?? account;
       failed ||= metered.failed;
       if (metered.done) {
-        if (layerTokens === undefined) throw new Error("the stream has no account");
+        if (account === undefined) throw new Error("the stream has no account");
         await end("complete");
       }
       // A client that does not read must not keep the account open.
       await unless(deadline, writer.write(bytes));
+      tokensDelivered += metered.tokens;
       layersDelivered += metered.layers;
     }
     if (!settled && !failed) throw new Error("the stream ended before the answer did");

@@ -9,7 +9,7 @@ test("adds up the layers of the tokens", () => {
     chunk({ choices: [{ delta: { content: "a" }, layers_used: [12, 18] }] }),
     chunk({ choices: [{ delta: {}, layers_used: [24] }] }),
   ];
-  expect(meter(events)).toEqual({ layers: 54, layerTokens: undefined, failed: false, done: false });
+  expect(meter(events)).toEqual({ layers: 54, tokens: 3, account: undefined, failed: false, done: false });
 });
 
 test("tells an error and the end", () => {
