@@ -219,8 +219,9 @@ export class Ledger {
   /** Ends the hold of a request that was not served: it costs nothing and gives its place in the rate back. */
   release(id: string): LeaseOutcome {
     return this.#storage.transactionSync(() =>
-      this.#end(id, () => {
+      this.#end(id, ({ started_at }) => {
         this.#storage.sql.exec("UPDATE leases SET state = 'released' WHERE id = ?", id);
+        this.#countStart(started_at, -1);
         this.#answers.free(id);
       }),
     );
@@ -235,6 +236,7 @@ export class Ledger {
   prune(now: number): void {
     this.#storage.transactionSync(() => {
       this.#storage.sql.exec("DELETE FROM leases WHERE state != 'reserved' AND expires_at <= ?", now - RETENTION_MS);
+      this.#storage.sql.exec("DELETE FROM starts WHERE second < ?", Math.floor((now - 2 * RATE_WINDOW_MS) / 1000));
       this.#answers.prune(now);
       this.outbox.prune(dayOf(now - COPIES_KEPT_MS));
     });
@@ -336,7 +338,17 @@ export class Ledger {
       now,
       now + leaseMs,
     );
+    this.#countStart(now, 1);
     if (idempotent) this.#answers.take(idempotent, id);
+  }
+
+  #countStart(at: number, change: 1 | -1): void {
+    this.#storage.sql.exec(
+      `INSERT INTO starts (second, requests) VALUES (?1, ?2)
+       ON CONFLICT (second) DO UPDATE SET requests = requests + ?2`,
+      Math.floor(at / 1000),
+      change,
+    );
   }
 
   #usageRow(lease: LeaseRow, charged: number, metered: Metered, now: number): UsageRow {
@@ -370,17 +382,27 @@ export class Ledger {
   }
 
   #rate({ requestsPerMinute: limit }: Limits, now: number): RateState {
-    const { used, latest } = this.#storage.sql
-      .exec<{ used: number; latest: number | null }>(
-        "SELECT count(*) AS used, max(started_at) AS latest FROM leases WHERE state != 'released' AND started_at > ?",
-        now - RATE_WINDOW_MS,
+    const { sql } = this.#storage;
+    const since = now - RATE_WINDOW_MS;
+    const [latest] = sql
+      .exec<{ started_at: number }>(
+        "SELECT started_at FROM leases WHERE state != 'released' AND started_at > ? ORDER BY started_at DESC LIMIT 1",
+        since,
+      )
+      .toArray();
+    if (!latest) return { limit, remaining: limit, resetMs: 0 };
+    // Whole seconds are counted already; only in the one that the window cuts requests are counted one by one.
+    const cut = Math.floor(since / 1000);
+    const { used } = sql
+      .exec<{ used: number }>(
+        `SELECT (SELECT coalesce(sum(requests), 0) FROM starts WHERE second > ?1) +
+           (SELECT count(*) FROM leases WHERE state != 'released' AND started_at > ?2 AND started_at < ?3) AS used`,
+        cut,
+        since,
+        (cut + 1) * 1000,
       )
       .one();
-    return {
-      limit,
-      remaining: Math.max(0, limit - used),
-      resetMs: latest === null ? 0 : latest + RATE_WINDOW_MS - now,
-    };
+    return { limit, remaining: Math.max(0, limit - used), resetMs: latest.started_at + RATE_WINDOW_MS - now };
   }
 
   /** Until the request that is `limit` back from the latest leaves the window. */

@@ -35,10 +35,10 @@ export async function startEdge(variables: Record<string, string>): Promise<Work
     env: { ...process.env, WRANGLER_SEND_METRICS: "false" },
   });
   const { workerOptions } = unstable_getMiniflareWorkerOptions(join(EDGE, "wrangler.jsonc"));
-  const script = await readFile(join(out, "index.js"), "utf8");
+  const modules = await readModules(out);
   await rm(out, { recursive: true });
   const { bindings, ...options } = workerOptions as { bindings?: object };
-  return await start({ ...options, bindings: { ...bindings, ...variables } } as Partial<V4MiniflareOptions>, script);
+  return await start({ ...options, bindings: { ...bindings, ...variables } } as Partial<V4MiniflareOptions>, modules);
 }
 
 /** A worker that passes every request on and does nothing else. */
@@ -49,15 +49,35 @@ export function startPassThrough(upstream: string): Promise<WorkerProcess> {
       return fetch(${JSON.stringify(upstream)} + pathname, request);
     },
   };`;
-  return start({ compatibilityDate: "2026-11-01" }, script);
+  return start({ compatibilityDate: "2026-11-01" }, [{ type: "ESModule", path: "index.js", contents: script }]);
 }
 
-async function start(options: Partial<V4MiniflareOptions>, script: string): Promise<WorkerProcess> {
+interface Module {
+  type: "ESModule" | "Text";
+  path: string;
+  contents: string;
+}
+
+/** What wrangler has built: the script first, then the texts that it imports. */
+async function readModules(dir: string): Promise<Module[]> {
+  const names = (await readdir(dir))
+    .filter((name) => /\.(js|sql)$/.test(name))
+    .sort((a) => (a === "index.js" ? -1 : 1));
+  return await Promise.all(
+    names.map(async (name) => ({
+      type: name.endsWith(".js") ? ("ESModule" as const) : ("Text" as const),
+      path: name,
+      contents: await readFile(join(dir, name), "utf8"),
+    })),
+  );
+}
+
+async function start(options: Partial<V4MiniflareOptions>, modules: Module[]): Promise<WorkerProcess> {
   const before = new Set(await workerds());
   const miniflare = new Miniflare(
     convertV4MiniflareOptions({
       ...options,
-      modules: [{ type: "ESModule", path: "index.js", contents: script }],
+      modules,
       modulesRoot: "/",
       host: "127.0.0.1",
       port: 0,
