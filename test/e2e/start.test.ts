@@ -62,13 +62,14 @@ test("prints a curl for each plan, ready to paste, and the URLs", async () => {
   expect(running.output()).toContain(demo.edge);
 });
 
-test("each plan runs at its own depth and says why", async () => {
+test("each plan runs at its depth and says why", async () => {
   const { keys } = running.demo;
   const depths = await Promise.all(
     [keys.free, keys.pro, keys.enterprise].map(async (key) => (await answer(key, body)).fathom),
   );
   expect(depths.map(({ depth, reason }) => ({ depth, reason }))).toEqual([
-    { depth: 4, reason: "plan" },
+    // 80 and 90 percent of eight layers lie above the same exit.
+    { depth: 6, reason: "plan" },
     { depth: 6, reason: "plan" },
     { depth: 8, reason: "plan" },
   ]);
