@@ -19,6 +19,11 @@ const LONG = 128;
  * then; int4 kernels round their input to eight bits, where a last bit can become a whole step.
  */
 const LOGIT_BOUND = { fp32: 1e-3, int4: 2 };
+/**
+ * The same alone and in a batch of eight. int4 multiplies a single float32 row of attn.o in another order than several (see
+ * docs/decisions/018), and what follows rounds to eight bits.
+ */
+const BATCH_BOUND = { fp32: 0, int4: 2 };
 /** Two tokens are a near tie for int4 when their logits are as close as this. */
 const MARGIN = 1;
 let serial = 0;
@@ -51,7 +56,7 @@ describe.runIf(GGUF !== undefined).each(["fp32", "int4"] as const)("SmolLM2-135M
   });
   afterAll(() => engine.close());
 
-  test("logits are the same bits alone and in a batch, and within the stated bound however positions are cut into calls", async () => {
+  test("logits are within the stated bound alone and in a batch (fp32: the same bits), and however positions are cut into calls", async () => {
     const { manifest } = await openCheckpoint(dir);
     const executor = await loadExecutor({ dir, manifest, exits: [FULL], provider: "cpu", threads: 2 });
     const ids = Array.from({ length: 8 }, (_, i) => `row${i}`);
@@ -83,7 +88,7 @@ describe.runIf(GGUF !== undefined).each(["fp32", "int4"] as const)("SmolLM2-135M
     console.log(
       `${weights}: a logit differs by ${batched} in a batch of eight, by ${cut.toExponential(1)} in a call of five positions`,
     );
-    expect(batched).toBe(0);
+    expect(batched).toBeLessThanOrEqual(BATCH_BOUND[weights]);
     expect(cut).toBeLessThan(LOGIT_BOUND[weights]);
   });
 
