@@ -1,7 +1,7 @@
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
 import { TEST_PLANS } from "./testing/plans.ts";
-import { TEST_ADMIN_SECRET, TEST_SERVICE_SECRET } from "./testing/secrets.ts";
+import { TEST_ADMIN_SECRET, TEST_SERVICE_SECRET, TEST_WEBHOOK_SECRET } from "./testing/secrets.ts";
 
 // wrangler.jsonc names the secrets; they are looked for here.
 process.env.SERVICE_SECRET = TEST_SERVICE_SECRET;
@@ -16,6 +16,9 @@ export default defineConfig({
           SERVICE_SECRET: TEST_SERVICE_SECRET,
           ADMIN_SECRET: TEST_ADMIN_SECRET,
           UPSTREAMS: `${inject("stubUrl")}/main`,
+          BILLING_WEBHOOK_URL: `${inject("stubUrl")}/billing/hooks`,
+          BILLING_WEBHOOK_SECRET: TEST_WEBHOOK_SECRET,
+          WEBHOOKS_TO_LOCALHOST: "true",
           PLANS: JSON.stringify(TEST_PLANS),
         },
       },

@@ -30,6 +30,8 @@ interface Service {
   status: number;
   requests: StubRecord[];
   healthChecks: number;
+  /** What a billing webhook at `/hooks` was sent. */
+  hooks: { headers: Record<string, string>; body: string }[];
 }
 
 /** What a service saw of one request to generate. */
@@ -67,29 +69,35 @@ async function stop(server: Server): Promise<void> {
 
 async function handle(services: Map<string, Service>, request: IncomingMessage, response: ServerResponse) {
   const [, name = "", ...rest] = (request.url ?? "").split("/");
-  const service = services.get(name) ?? { ...newService(), requests: [] };
+  const service = services.get(name) ?? { ...newService(), requests: [], hooks: [] };
   services.set(name, service);
   const path = `/${rest.join("/")}`;
   if (path === "/control") return await control(service, request, response);
+  if (path === "/hooks") service.hooks.push({ headers: headersOf(request), body: await readText(request) });
   if (service.status !== 200) return sendJson(response, service.status, { error: "told to fail" });
   if (path === "/healthz") {
     service.healthChecks++;
     return sendJson(response, 200, { status: "ok", load: service.load });
   }
+  if (path === "/hooks") return sendJson(response, 200, {});
   const claims = await authenticate(request);
   if (path === "/v1/models") return sendJson(response, 200, { object: "list", data: [description(service.model)] });
   await generate(service, path, claims, request, response);
 }
 
 function newService(): Service {
-  return { model: "stub-30", load: { running: 0, waiting: 0 }, status: 200, requests: [], healthChecks: 0 };
+  return { model: "stub-30", load: { running: 0, waiting: 0 }, status: 200, requests: [], healthChecks: 0, hooks: [] };
 }
 
 /** GET says what the service saw; PUT changes what it says. */
 async function control(service: Service, request: IncomingMessage, response: ServerResponse): Promise<void> {
   if (request.method === "PUT") Object.assign(service, JSON.parse(await readText(request)));
-  const { requests, healthChecks } = service;
-  sendJson(response, 200, { requests, healthChecks });
+  const { requests, healthChecks, hooks } = service;
+  sendJson(response, 200, { requests, healthChecks, hooks });
+}
+
+function headersOf(request: IncomingMessage): Record<string, string> {
+  return Object.fromEntries(Object.entries(request.headers).map(([key, value]) => [key, String(value)]));
 }
 
 async function authenticate(request: IncomingMessage): Promise<ServiceTokenClaims> {
@@ -114,7 +122,7 @@ async function generate(
   const record: StubRecord = {
     requestId: header(request, REQUEST_ID_HEADER),
     path,
-    headers: Object.fromEntries(Object.entries(request.headers).map(([key, value]) => [key, String(value)])),
+    headers: headersOf(request),
     claims,
     body: json,
     end: "open",

@@ -69,6 +69,12 @@ export interface Seen {
   end: "open" | "finished" | "aborted";
 }
 
+/** What a billing webhook was sent. */
+export interface Hook {
+  headers: Record<string, string>;
+  body: string;
+}
+
 /** One of the services that the stub plays. */
 export class StubService {
   readonly url: string;
@@ -90,6 +96,11 @@ export class StubService {
     return (await this.#control()).healthChecks;
   }
 
+  /** What it was sent as a billing webhook. */
+  async hooks(): Promise<Hook[]> {
+    return (await this.#control()).hooks;
+  }
+
   /** The one request that got this answer. */
   async seen(response: Response): Promise<Seen> {
     const id = response.headers.get("x-request-id");
@@ -98,7 +109,7 @@ export class StubService {
     return found;
   }
 
-  async #control(init?: RequestInit): Promise<{ requests: Seen[]; healthChecks: number }> {
+  async #control(init?: RequestInit): Promise<{ requests: Seen[]; healthChecks: number; hooks: Hook[] }> {
     const response = await fetch(`${this.url}/control`, init);
     return await response.json();
   }
