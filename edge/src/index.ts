@@ -6,6 +6,7 @@ import { type Plans, parsePlans } from "./policy/plan.ts";
 import { settingsOf } from "./settings.ts";
 
 export { Batch } from "./batch/batch.ts";
+export { Directory } from "./directory/directory.ts";
 export { Fleet } from "./fleet/fleet.ts";
 export { TenantLedger } from "./ledger/tenant-ledger.ts";
 

@@ -80,7 +80,10 @@ test("a consumer that dies before the answer leaves no hold, and the line is cha
   await stub.claim(1, 8);
   const limits = { requestsPerMinute: 9, concurrency: 9, monthlyBudget: 1e6 };
   const offers = [{ depth: 30, reason: "plan" as const, cost: 1000, keep: 0 }];
-  await env.LEDGER.getByName(tenant.name).reserve({ id: `${id}-1-1`, offers, limits, leaseMs: HOUR });
+  await env.LEDGER.getByName(tenant.name).reserve(
+    { id: `${id}-1-1`, offers, limits, leaseMs: HOUR },
+    "0123456789abcdef",
+  );
   await deliver(tenant, id);
   expect((await ended(tenant, id)).request_counts).toEqual({ total: 1, completed: 1, failed: 0 });
   expect(await tenant.usage()).toMatchObject({ settled: 120, reserved: 0, inFlight: 0 });

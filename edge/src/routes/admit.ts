@@ -4,6 +4,7 @@ import { poolLoad } from "../fleet/pool-load.ts";
 import { type Candidate, countStarted, readyServices } from "../fleet/pool-view.ts";
 import { setRateHeaders } from "../http/rate-headers.ts";
 import type { RequestEnd } from "../http/request-end.ts";
+import type { AccessRefusal } from "../ledger/access.ts";
 import { Lease } from "../ledger/lease.ts";
 import type { ReserveResult } from "../ledger/ledger.ts";
 import type { Offer } from "../ledger/offer.ts";
@@ -43,7 +44,7 @@ export async function admit<T extends GenerationRequest>(
   end: RequestEnd,
 ): Promise<Admitted> {
   const { log, timing, requestId, leaseId = requestId, customer } = c.var;
-  const { plan, planName, tenant } = customer;
+  const { plan, planName, tenant, keyId } = customer;
   log.add({ model: asked.model, stream: asked.stream === true });
 
   const { candidates, ...name } = namedModel(await timing.measure("fleet", () => readyServices(c.env)), asked.model);
@@ -63,8 +64,8 @@ export async function admit<T extends GenerationRequest>(
 
   const ledger = c.env.LEDGER.getByName(tenant);
   const lease = new Lease(ledger, leaseId);
-  const reserve = async (): Promise<ReserveResult> =>
-    await ledger.reserve({
+  const reserve = async (): Promise<ReserveResult | AccessRefusal> => {
+    const request = {
       id: leaseId,
       offers: priceOffers(offers, worst),
       limits: {
@@ -73,13 +74,15 @@ export async function admit<T extends GenerationRequest>(
         monthlyBudget: plan.monthly_budget_micro_usd,
       },
       leaseMs: settingsOf(c.env).requestTimeoutMs + LEASE_GRACE_MS,
-    });
+    };
+    return await ledger.reserve(request, keyId);
+  };
   const result = await timing.measure("ledger", reserve).catch((cause: unknown) => {
     // It may have been reserved all the same.
     c.executionCtx.waitUntil(lease.release());
     throw new ApiError("upstream_unavailable", "The account cannot be reached.", { retryAfter: 2, cause });
   });
-  setRateHeaders(c, result.rate);
+  if ("rate" in result) setRateHeaders(c, result.rate);
   if ("refused" in result) throw refusalError(result, planName);
   const { granted: offer } = result;
   log.add({ depth: offer.depth, reason: offer.reason });

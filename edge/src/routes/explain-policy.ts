@@ -1,4 +1,4 @@
-import { ApiError, DepthProfile, ExitSet, FathomRequest } from "@fathom/shared";
+import { DepthProfile, ExitSet, FathomRequest } from "@fathom/shared";
 import type { Context } from "hono";
 import { z } from "zod";
 import type { AppEnv, Customer } from "../app-env.ts";
@@ -10,9 +10,10 @@ import { answerLimit } from "../policy/answer-limit.ts";
 import { explainDepth } from "../policy/explain.ts";
 import type { Plan, Plans } from "../policy/plan.ts";
 import { dialOf, mergeDial, parseModelName } from "../policy/virtual-model.ts";
+import { knownPlan } from "./known-plan.ts";
 
 /** What is to be explained. What is left out is taken from the pool as it is now, and from the tenant's account. */
-const Situation = z.strictObject({
+export const Situation = z.strictObject({
   model: z.string().min(1).max(256).default("fathom"),
   exits: ExitSet.optional(),
   profile: DepthProfile.optional(),
@@ -36,14 +37,7 @@ export async function explainOwnPolicy(c: Context<AppEnv>): Promise<Response> {
 export function explainPolicy(plans: Plans) {
   return async (c: Context<AppEnv>): Promise<Response> => {
     const { plan: planName, ...situation } = await readJson(c, Situation.extend({ plan: z.string() }));
-    const plan = plans.get(planName);
-    if (!plan) {
-      const known = [...plans.keys()].join(", ");
-      throw new ApiError("invalid_request", `'plan': there is no plan '${planName}'; there are ${known}`, {
-        param: "plan",
-      });
-    }
-    return c.json(await explain(c, planName, plan, situation));
+    return c.json(await explain(c, planName, knownPlan(plans, planName), situation));
   };
 }
 
