@@ -28,6 +28,7 @@ export function createApp(plans: Plans): Hono<AppEnv> {
   app.use(secureHeaders({ crossOriginResourcePolicy: "cross-origin" }));
   // Keys travel in a header that a page must set itself, so any origin may call: there are no cookies to steal.
   app.use("/v1/*", cors({ origin: "*", exposeHeaders: EXPOSED_HEADERS, maxAge: 86_400 }));
+  app.use("/openapi.json", cors({ origin: "*" }));
 
   registerRoutes(app, plans);
   app.notFound((c) => respondWithError(c, new ApiError("not_found", `There is nothing at ${c.req.path}.`)));

@@ -21,6 +21,7 @@ import { explainOwnPolicy, explainPolicy } from "./routes/explain-policy.ts";
 import { createFile, deleteFile, listFiles, showFile, showFileContent } from "./routes/files.ts";
 import { generate } from "./routes/generate.ts";
 import { listModels, showModel } from "./routes/models.ts";
+import { showDocument, showReference } from "./routes/reference.ts";
 
 /** Registers every route of the edge. The document of `openapi/` describes the same ones. */
 export function registerRoutes(app: Hono<AppEnv>, plans: Plans): void {
@@ -42,6 +43,8 @@ export function registerRoutes(app: Hono<AppEnv>, plans: Plans): void {
 
   registerAdminRoutes(app, plans);
   route(app, "GET", "/healthz", (c) => c.json({ status: "ok" }));
+  route(app, "GET", "/openapi.json", showDocument);
+  route(app, "GET", "/docs", showReference);
 }
 
 function registerAdminRoutes(app: Hono<AppEnv>, plans: Plans): void {

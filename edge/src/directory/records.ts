@@ -42,7 +42,7 @@ export const TenantDescription = z
       .meta({ description: "In place of the plan's; null: the plan's." }),
     created_at: seconds,
   })
-  .meta({ id: "Tenant", description: "A customer." });
+  .meta({ description: "A customer." });
 export type TenantDescription = z.infer<typeof TenantDescription>;
 
 export const KeyDescription = z
@@ -58,7 +58,7 @@ export const KeyDescription = z
     expires_at: seconds.nullable(),
     revoked_at: seconds.nullable(),
   })
-  .meta({ id: "ApiKey", description: "An API key without its secret." });
+  .meta({ description: "An API key without its secret." });
 export type KeyDescription = z.infer<typeof KeyDescription>;
 
 export const AuditDescription = z
@@ -74,7 +74,7 @@ export const AuditDescription = z
     request_id: z.string(),
     at: seconds,
   })
-  .meta({ id: "AuditEntry", description: "One change: who did what, and how the target was before and after." });
+  .meta({ description: "One change: who did what, and how the target was before and after." });
 export type AuditDescription = z.infer<typeof AuditDescription>;
 
 export function describeTenant({ name, plan, status, monthlyBudget, createdAt }: TenantRecord): TenantDescription {

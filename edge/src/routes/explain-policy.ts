@@ -25,6 +25,9 @@ export const Situation = z.strictObject({
 });
 type Situation = z.infer<typeof Situation>;
 
+/** Of `POST /admin/policy/explain`. */
+export const PlanSituation = Situation.extend({ plan: z.string() });
+
 /** `POST /v1/policy/explain`: why a request of the caller's would get its depth, now or in the situation that is given. */
 export async function explainOwnPolicy(c: Context<AppEnv>): Promise<Response> {
   const situation = await readJson(c, Situation);
@@ -36,7 +39,7 @@ export async function explainOwnPolicy(c: Context<AppEnv>): Promise<Response> {
 /** `POST /admin/policy/explain`: the same for a plan by name; without a budget the plan's whole month remains. */
 export function explainPolicy(plans: Plans) {
   return async (c: Context<AppEnv>): Promise<Response> => {
-    const { plan: planName, ...situation } = await readJson(c, Situation.extend({ plan: z.string() }));
+    const { plan: planName, ...situation } = await readJson(c, PlanSituation);
     return c.json(await explain(c, planName, knownPlan(plans, planName), situation));
   };
 }

@@ -27,9 +27,11 @@ const ExpiresAt = z
   .nullable()
   .meta({ description: "Seconds since 1970; null: never." });
 
-export const TenantRequest = z
-  .strictObject({ tenant: Tenant, plan: PlanName, monthly_budget_micro_usd: Budget.default(null) })
-  .meta({ id: "TenantRequest" });
+export const TenantRequest = z.strictObject({
+  tenant: Tenant,
+  plan: PlanName,
+  monthly_budget_micro_usd: Budget.default(null),
+});
 
 export const TenantChangeRequest = z
   .strictObject({
@@ -37,8 +39,7 @@ export const TenantChangeRequest = z
     status: TenantStatus.optional(),
     monthly_budget_micro_usd: Budget.optional(),
   })
-  .refine(hasFields, { error: "must change something" })
-  .meta({ id: "TenantChange" });
+  .refine(hasFields, { error: "must change something" });
 
 const keyFields = {
   label: Label.default(null),
@@ -47,42 +48,35 @@ const keyFields = {
 };
 
 /** Of `POST /admin/tenants/:tenant/keys`. */
-export const TenantKeyRequest = z.strictObject(keyFields).meta({ id: "TenantKeyRequest" });
+export const TenantKeyRequest = z.strictObject(keyFields);
 export type TenantKeyRequest = z.infer<typeof TenantKeyRequest>;
 
 /** Of `POST /admin/keys`. */
-export const KeyRequest = z.strictObject({ tenant: Tenant, plan: PlanName, ...keyFields }).meta({ id: "KeyRequest" });
+export const KeyRequest = z.strictObject({ tenant: Tenant, plan: PlanName, ...keyFields });
 
 export const KeyChangeRequest = z
   .strictObject({ label: Label.optional(), scopes: Scopes.optional(), expires_at: ExpiresAt.optional() })
-  .refine(hasFields, { error: "must change something" })
-  .meta({ id: "KeyChange" });
+  .refine(hasFields, { error: "must change something" });
 
-export const RotateRequest = z
-  .strictObject({
-    overlap_seconds: z
-      .int()
-      .min(0)
-      .max(7 * 86_400)
-      .default(0)
-      .meta({ description: "How long the old key may still be used; 0 revokes it." }),
-  })
-  .meta({ id: "RotateRequest" });
+export const RotateRequest = z.strictObject({
+  overlap_seconds: z
+    .int()
+    .min(0)
+    .max(7 * 86_400)
+    .default(0)
+    .meta({ description: "How long the old key may still be used; 0 revokes it." }),
+});
 
 const Secret = z.string().meta({ description: "The key itself. Shown here only." });
 
 /** Answer of `POST /admin/keys`, as it has always been. */
-export const CreatedKey = z
-  .object({ id: z.string(), key: Secret, tenant: Tenant, plan: z.string() })
-  .meta({ id: "CreatedKey" });
+export const CreatedKey = z.object({ id: z.string(), key: Secret, tenant: Tenant, plan: z.string() });
 
 export const NewKeyDescription = KeyDescription.extend({ key: Secret }).meta({
-  id: "NewApiKey",
   description: "An API key with its secret.",
 });
 
 export const RotatedKey = NewKeyDescription.extend({ replaces: KeyDescription }).meta({
-  id: "RotatedApiKey",
   description: "The new key, and what became of the old one.",
 });
 
@@ -95,15 +89,16 @@ export const TenantUsage = z
     in_flight: z.int().min(0),
     monthly_budget_micro_usd: z.int().min(0),
   })
-  .meta({ id: "TenantUsage", description: "A tenant's account as its ledger has it now." });
+  .meta({ description: "A tenant's account as its ledger has it now." });
 
-export const PlanList = z
-  .object({ object: z.literal("list"), data: z.array(Plan.extend({ id: z.string(), object: z.literal("plan") })) })
-  .meta({ id: "PlanList" });
+export const PlanList = z.object({
+  object: z.literal("list"),
+  data: z.array(Plan.extend({ id: z.string(), object: z.literal("plan") })),
+});
 
-export const TenantList = page(TenantDescription).meta({ id: "TenantList" });
-export const KeyList = page(KeyDescription).meta({ id: "ApiKeyList" });
-export const AuditList = page(AuditDescription).meta({ id: "AuditList" });
+export const TenantList = page(TenantDescription);
+export const KeyList = page(KeyDescription);
+export const AuditList = page(AuditDescription);
 
 /** A page as OpenAI's lists have it. */
 export function page<T extends z.ZodType>(item: T) {
