@@ -83,3 +83,17 @@ test("of changes at once the last one is what requests read", async () => {
   const { plan } = unwrap(await directory.tenant(tenant));
   expect(await env.KEYS.get(`key:${id}`, "json")).toMatchObject({ plan });
 });
+
+test("a change of a tenant with many keys reaches all of them, some at once and the others by and by", async () => {
+  const directory = newDirectory();
+  const tenant = newName();
+  const keys = await Promise.all(Array.from({ length: 250 }, () => withKey(directory, tenant)));
+  unwrap(await directory.changeTenant(tenant, { plan: "free" }, BY));
+  const behind = async () => {
+    const records = await Promise.all(keys.map(({ id }) => env.KEYS.get<{ plan: string }>(`key:${id}`, "json")));
+    return records.filter((record) => record?.plan !== "free").length;
+  };
+  expect(await behind()).toBe(50);
+  expect(await runDurableObjectAlarm(directory)).toBe(true);
+  expect(await behind()).toBe(0);
+});

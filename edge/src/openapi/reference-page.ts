@@ -65,7 +65,7 @@ ${
 ${requestBody ? html`<h4>Body${requestBody.required ? "" : " (may be left out)"}</h4>${bodies(requestBody.content)}` : ""}
 <h4>Answers</h4><table>${Object.entries(responses).map(
     ([status, { description: text, content = {} }]) =>
-      html`<tr><td><code>${status}</code></td><td>${withCode(text)}</td><td>${bodies(content)}</td></tr>`,
+      html`<tr><td class="status"><code>${status}</code></td><td>${withCode(text)}</td><td>${bodies(content)}</td></tr>`,
   )}</table>
 </article>`;
 }
@@ -73,7 +73,7 @@ ${requestBody ? html`<h4>Body${requestBody.required ? "" : " (may be left out)"}
 function bodies(content: Record<string, MediaType>): Html[] {
   return Object.entries(content).map(
     ([mediaType, { schema }]) =>
-      html`<div>${schema?.$ref === undefined ? "" : type(schema)} <span class="dim">${mediaType}</span></div>`,
+      html`<div>${schema?.$ref === undefined ? "" : type(schema)} <span class="dim">${mediaType === "application/json" ? "" : mediaType}</span></div>`,
   );
 }
 

@@ -22,11 +22,9 @@ article p { margin: 0.25rem 0; }
 .dim { color: var(--dim); font-size: 0.875rem; }
 table { width: 100%; border-collapse: collapse; font-size: 0.875rem; }
 td, th { text-align: left; vertical-align: top; padding: 0.35rem 0.75rem 0.35rem 0; border-top: 1px solid var(--line); overflow-wrap: anywhere; }
-details { margin-top: 0.5rem; }
-summary { cursor: pointer; }
+.status { white-space: nowrap; width: 4rem; }
 @media (max-width: 48rem) {
   .page { display: block; }
-  nav { position: static; max-height: none; }
-  nav ul { columns: 2; }
+  nav { position: static; max-height: 45vh; border-bottom: 1px solid var(--line); }
 }
 `;
