@@ -2,11 +2,12 @@
 declare namespace Cloudflare {
   interface GlobalProps {
     mainModule: typeof import("./index.ts");
-    durableNamespaces: "TenantLedger" | "Fleet" | "Batch";
+    durableNamespaces: "TenantLedger" | "Fleet" | "Batch" | "Directory";
   }
   interface Env {
     LEDGER: DurableObjectNamespace<import("./ledger/tenant-ledger.ts").TenantLedger>;
     FLEET: DurableObjectNamespace<import("./fleet/fleet.ts").Fleet>;
+    DIRECTORY: DurableObjectNamespace<import("./directory/directory.ts").Directory>;
     BATCH: DurableObjectNamespace<import("./batch/batch.ts").Batch>;
     BATCH_QUEUE: Queue<import("./batch/batch.ts").Ticket>;
     FILES: R2Bucket;

@@ -8,6 +8,7 @@ import { consume } from "./usage/consume.ts";
 import { startReconciliation } from "./usage/nightly.ts";
 
 export { Batch } from "./batch/batch.ts";
+export { Directory } from "./directory/directory.ts";
 export { Fleet } from "./fleet/fleet.ts";
 export { TenantLedger } from "./ledger/tenant-ledger.ts";
 

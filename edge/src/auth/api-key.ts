@@ -16,6 +16,11 @@ export function formatApiKey({ publicId, secret }: ApiKey): string {
   return `fk_${publicId}_${secret}`;
 }
 
+/** A text that a client chose, without the secrets of the keys that may stand in it. */
+export function withoutSecrets(text: string): string {
+  return text.replace(/(fk_[0-9a-f]{16})_[0-9a-f]+/gi, "$1_…");
+}
+
 /** A new key: 64 bits of id, 256 bits of secret. */
 export function createApiKey(): ApiKey {
   return { publicId: randomHex(8), secret: randomHex(32) };

@@ -1,3 +1,5 @@
+import { withoutSecrets } from "../auth/api-key.ts";
+
 /** What may stand in the log: figures and names, never a prompt, an answer, a key or a secret. */
 export interface RequestFacts {
   status?: number;
@@ -25,7 +27,8 @@ export class RequestLog {
   #deferred = false;
 
   constructor(requestId: string, method: string, path: string) {
-    this.#line = { requestId, method, path };
+    // Some send their key in the wrong place.
+    this.#line = { requestId, method, path: withoutSecrets(path) };
   }
 
   add(facts: RequestFacts): void {

@@ -1,5 +1,6 @@
 import { ApiError } from "@fathom/shared";
 import type { Holder } from "../usage/usage-row.ts";
+import type { AccessRefusal } from "./access.ts";
 import type { IdempotentRequest, KeyState } from "./kept-answers.ts";
 import { Lease } from "./lease.ts";
 import type { LeaseOutcome, ReserveRequest, ReserveResult } from "./ledger.ts";
@@ -21,9 +22,10 @@ export class Account {
     this.#shards = shards;
   }
 
-  /** What is known of an idempotency key. */
-  async findAnswer(request: IdempotentRequest): Promise<KeyState> {
-    return await this.#ledgers.getByName(this.#nameOf(this.#shardOf(request.key))).findAnswer(request);
+  /** What is known of an idempotency key; a key that may not be used is told nothing. */
+  async findAnswer(request: IdempotentRequest, keyId: string): Promise<KeyState | AccessRefusal> {
+    const index = this.#shardOf(request.key);
+    return await this.#ledgers.getByName(this.#nameOf(index)).findAnswer(request, keyId, this.#shardAt(index));
   }
 
   /**
@@ -35,7 +37,7 @@ export class Account {
   async reserve(
     request: AccountRequest,
     outlive: (work: Promise<void>) => void,
-  ): Promise<{ result: ReserveResult; lease: Lease }> {
+  ): Promise<{ result: ReserveResult | AccessRefusal; lease: Lease }> {
     const { id, idempotent } = request;
     const first = this.#shardOf(idempotent?.key ?? id);
     const tries = idempotent ? 1 : this.#shards;
@@ -45,8 +47,8 @@ export class Account {
       const ledger = this.#ledgers.getByName(name);
       const lease = new Lease(ledger, id);
       const holder = { ...request.holder, ledger: name };
-      const shard = this.#shards === 1 ? undefined : { tenant: this.#tenant, index, of: this.#shards };
-      const reserve = async (): Promise<ReserveResult> => await ledger.reserve({ ...request, holder }, shard);
+      const reserve = async (): Promise<ReserveResult | AccessRefusal> =>
+        await ledger.reserve({ ...request, holder }, this.#shardAt(index));
       const result = await reserve().catch((cause: unknown) => {
         outlive(lease.release());
         throw new ApiError("upstream_unavailable", "The account cannot be reached.", { retryAfter: 2, cause });
@@ -66,8 +68,13 @@ export class Account {
   }
 
   #nameOf(index: number): string {
-    const shard: Shard = { tenant: this.#tenant, index, of: this.#shards };
-    return this.#shards === 1 ? this.#tenant : shardName(shard);
+    const shard = this.#shardAt(index);
+    return shard ? shardName(shard) : this.#tenant;
+  }
+
+  /** Undefined when one ledger is all there is. */
+  #shardAt(index: number): Shard | undefined {
+    return this.#shards === 1 ? undefined : { tenant: this.#tenant, index, of: this.#shards };
   }
 
   /** FNV-1a: spreads ids and keys evenly, always in the same way. */

@@ -1,5 +1,6 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
+import type { AccessRefusal } from "./access.ts";
 import { Account } from "./account.ts";
 import type { Lease } from "./lease.ts";
 import type { Limits, ReserveResult } from "./ledger.ts";
@@ -13,7 +14,7 @@ const REQUESTS = 1000;
 function newAccount(shards: number, limits: Partial<Limits>) {
   const tenant = crypto.randomUUID();
   const account = new Account(env.LEDGER, tenant, shards);
-  const reserve = (offers: Offer[]): Promise<{ result: ReserveResult; lease: Lease }> =>
+  const reserve = (offers: Offer[]): Promise<{ result: ReserveResult | AccessRefusal; lease: Lease }> =>
     account.reserve(
       {
         id: crypto.randomUUID(),
@@ -34,7 +35,7 @@ const OFFERS: Offer[] = [
 ];
 const CHEAPEST = OFFERS.slice(-1);
 
-const costOf = (result: ReserveResult) => ("granted" in result ? result.granted.cost : 0);
+const costOf = (result: ReserveResult | AccessRefusal) => ("granted" in result ? result.granted.cost : 0);
 
 describe.each([1, 4])("with %d ledgers", (shards) => {
   test.each([0, 1, 17, 333])(

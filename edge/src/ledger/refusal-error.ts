@@ -1,4 +1,5 @@
 import { ApiError } from "@fathom/shared";
+import type { AccessRefusal } from "./access.ts";
 import type { Refusal } from "./ledger.ts";
 
 /** IETF draft-ietf-httpapi-idempotency-key-header. */
@@ -7,9 +8,18 @@ export const IDEMPOTENCY_HEADER = "idempotency-key";
 /** Nobody knows how long the answer takes. */
 const IN_FLIGHT_RETRY_SECONDS = 1;
 
+/** What is said of a key that is wrong, unknown, expired or revoked: which of them is nobody's business. */
+export function invalidKey(): ApiError {
+  return new ApiError("invalid_api_key", "The API key is wrong.");
+}
+
 /** What a client is told of a refusal by the ledger. */
-export function refusalError(refusal: Refusal, planName: string): ApiError {
+export function refusalError(refusal: Refusal | AccessRefusal, planName: string): ApiError {
   switch (refusal.refused) {
+    case "revoked":
+      return invalidKey();
+    case "suspended":
+      return new ApiError("permission_denied", "This account is suspended.");
     case "rate": {
       const message = `The plan '${planName}' allows no more requests in this minute.`;
       return new ApiError("rate_limited", message, { retryAfter: refusal.retryAfterMs / 1000 });

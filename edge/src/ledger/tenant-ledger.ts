@@ -1,6 +1,7 @@
 import { DurableObject } from "cloudflare:workers";
 import { flushOutbox } from "../usage/flush-outbox.ts";
 import type { Metered, UsageRow } from "../usage/usage-row.ts";
+import { Access, type AccessChange, type AccessRefusal, type AccessState } from "./access.ts";
 import { Borrower } from "./borrower.ts";
 import { readFact, writeFact } from "./facts.ts";
 import type { IdempotentRequest, KeyState } from "./kept-answers.ts";
@@ -16,7 +17,7 @@ import {
 import { Lender } from "./lender.ts";
 import type { DrawReply, DrawRequest, ReturnReport, WindowReport } from "./lending.ts";
 import { COPIES_KEPT_MS } from "./outbox.ts";
-import { type Shard, shardLimits } from "./shard.ts";
+import { type Shard, shardLimits, shardName } from "./shard.ts";
 import { Turns } from "./turns.ts";
 import { dayOf, monthOf } from "./windows.ts";
 
@@ -41,6 +42,7 @@ const COPIES_PER_PAGE = 1000;
  */
 export class TenantLedger extends DurableObject<Env> {
   readonly #ledger: Ledger;
+  readonly #access: Access;
   readonly #lender: Lender;
   readonly #borrower: Borrower;
   /** A shard asks for one request at a time, the lender answers one shard at a time. */
@@ -58,11 +60,16 @@ export class TenantLedger extends DurableObject<Env> {
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#ledger = new Ledger(ctx.storage);
+    this.#access = new Access(ctx.storage);
     this.#lender = new Lender(ctx.storage);
     this.#borrower = new Borrower(ctx.storage, this.#ledger);
   }
 
-  async reserve(request: ReserveRequest, shard?: Shard): Promise<ReserveResult> {
+  async reserve(asked: ReserveRequest, shard?: Shard): Promise<ReserveResult | AccessRefusal> {
+    if (shard) await this.#followAccess(shard);
+    const barred = this.#access.refusal(asked.holder.key_id);
+    if (barred) return barred;
+    const request = this.#access.withOwnBudget(asked);
     const result = shard ? await this.#reserveInShard(request, shard) : await this.#reserveHere(request);
     const now = Date.now();
     this.#lastUsed = now;
@@ -71,9 +78,10 @@ export class TenantLedger extends DurableObject<Env> {
     return result;
   }
 
-  /** What is known of an idempotency key. */
-  findAnswer(request: IdempotentRequest): KeyState {
-    return this.#ledger.findAnswer(request, Date.now());
+  /** What is known of an idempotency key; a key that may not be used is told nothing. */
+  async findAnswer(request: IdempotentRequest, keyId: string, shard?: Shard): Promise<KeyState | AccessRefusal> {
+    if (shard) await this.#followAccess(shard);
+    return this.#access.refusal(keyId) ?? this.#ledger.findAnswer(request, Date.now());
   }
 
   async settle(id: string, microUsd: number, metered: Metered, body?: string): Promise<LeaseOutcome> {
@@ -85,6 +93,28 @@ export class TenantLedger extends DurableObject<Env> {
 
   release(id: string): LeaseOutcome {
     return this.#ledger.release(id);
+  }
+
+  /** Why a key may not be used, or undefined when it may. */
+  barred(keyId: string): AccessRefusal | undefined {
+    return this.#access.refusal(keyId);
+  }
+
+  /** Changes who may use the account, here and in every shard that there has been. @throws when one cannot be told. */
+  async changeAccess(change: AccessChange): Promise<void> {
+    this.#access.change(change);
+    await this.#tellFollowers(this.#access.state());
+  }
+
+  /** A shard asks who may use the account, and is told of every change from then on. */
+  follow(shard: string): AccessState {
+    this.#access.follow(shard);
+    return this.#access.state();
+  }
+
+  /** In a shard: takes over what the tenant's ledger says. */
+  takeAccess(state: AccessState): void {
+    this.#access.take(state);
   }
 
   /** Of the tenant, with all shards. */
@@ -283,6 +313,16 @@ export class TenantLedger extends DurableObject<Env> {
     const settled = this.#ledger.settledIn(month) + this.#lender.settledIn(month);
     this.#ledger.tellThresholds(tenant, month, settled, monthlyBudget);
     if (!this.#ledger.outbox.isEmpty) await this.#wakeBy(Date.now() + FLUSH_MS);
+  }
+
+  /** In a shard that is used for the first time: it must not let in whom the tenant's ledger has barred. */
+  async #followAccess(shard: Shard): Promise<void> {
+    if (this.#access.isTold) return;
+    this.#access.take(await this.#ledgerOf(shard.tenant).follow(shardName(shard)));
+  }
+
+  async #tellFollowers(state: AccessState): Promise<void> {
+    await Promise.all(this.#access.followers().map((shard) => this.#ledgerOf(shard).takeAccess(state)));
   }
 
   #ledgerOf(name: string): DurableObjectStub<TenantLedger> {

@@ -55,12 +55,13 @@ export async function admit<T extends GenerationRequest>(
   idempotent?: IdempotentRequest,
 ): Promise<Admitted | Answered> {
   const { log, timing, requestId, leaseId = requestId, customer } = c.var;
-  const { plan, planName, tenant } = customer;
+  const { plan, planName, tenant, keyId } = customer;
   log.add({ model: asked.model, stream: asked.stream === true });
 
   const account = new Account(c.env.LEDGER, tenant, plan.ledger_shards ?? 1);
   if (idempotent) {
-    const state = await timing.measure("ledger", () => account.findAnswer(idempotent));
+    const state = await timing.measure("ledger", () => account.findAnswer(idempotent, keyId));
+    if ("refused" in state) throw refusalError(state, planName);
     if (state.key === "answered") return { answered: state };
     if (state.key !== "new") throw keyConflict(state.key);
   }
@@ -90,7 +91,7 @@ export async function admit<T extends GenerationRequest>(
     account.reserve(
       {
         id: leaseId,
-        holder: { tenant, key_id: customer.keyId, plan: planName, model: service.model.id },
+        holder: { tenant, key_id: keyId, plan: planName, model: service.model.id },
         offers: priceOffers(offers, worst),
         limits: {
           requestsPerMinute: plan.requests_per_minute,
@@ -104,7 +105,7 @@ export async function admit<T extends GenerationRequest>(
       (work) => c.executionCtx.waitUntil(work),
     ),
   );
-  setRateHeaders(c, result.rate);
+  if ("rate" in result) setRateHeaders(c, result.rate);
   if ("refused" in result) throw refusalError(result, planName);
   if ("answered" in result) return result;
   const { granted: offer } = result;

@@ -1,4 +1,4 @@
-import { ApiError, DepthProfile, ExitSet, FathomRequest } from "@fathom/shared";
+import { DepthProfile, ExitSet, FathomRequest } from "@fathom/shared";
 import type { Context } from "hono";
 import { z } from "zod";
 import type { AppEnv, Customer } from "../app-env.ts";
@@ -10,9 +10,10 @@ import { answerLimit } from "../policy/answer-limit.ts";
 import { explainDepth } from "../policy/explain.ts";
 import type { Plan, Plans } from "../policy/plan.ts";
 import { dialOf, mergeDial, parseModelName } from "../policy/virtual-model.ts";
+import { knownPlan } from "./known-plan.ts";
 
 /** What is to be explained. What is left out is taken from the pool as it is now, and from the tenant's account. */
-const Situation = z.strictObject({
+export const Situation = z.strictObject({
   model: z.string().min(1).max(256).default("fathom"),
   exits: ExitSet.optional(),
   profile: DepthProfile.optional(),
@@ -23,6 +24,9 @@ const Situation = z.strictObject({
   fathom: FathomRequest.optional(),
 });
 type Situation = z.infer<typeof Situation>;
+
+/** Of `POST /admin/policy/explain`. */
+export const PlanSituation = Situation.extend({ plan: z.string() });
 
 /** `POST /v1/policy/explain`: why a request of the caller's would get its depth, now or in the situation that is given. */
 export async function explainOwnPolicy(c: Context<AppEnv>): Promise<Response> {
@@ -35,15 +39,8 @@ export async function explainOwnPolicy(c: Context<AppEnv>): Promise<Response> {
 /** `POST /admin/policy/explain`: the same for a plan by name; without a budget the plan's whole month remains. */
 export function explainPolicy(plans: Plans) {
   return async (c: Context<AppEnv>): Promise<Response> => {
-    const { plan: planName, ...situation } = await readJson(c, Situation.extend({ plan: z.string() }));
-    const plan = plans.get(planName);
-    if (!plan) {
-      const known = [...plans.keys()].join(", ");
-      throw new ApiError("invalid_request", `'plan': there is no plan '${planName}'; there are ${known}`, {
-        param: "plan",
-      });
-    }
-    return c.json(await explain(c, planName, plan, situation));
+    const { plan: planName, ...situation } = await readJson(c, PlanSituation);
+    return c.json(await explain(c, planName, knownPlan(plans, planName), situation));
   };
 }
 

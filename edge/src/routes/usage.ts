@@ -3,7 +3,7 @@ import type { Context } from "hono";
 import { z } from "zod";
 import type { AppEnv } from "../app-env.ts";
 import { Tenant } from "../auth/key-store.ts";
-import { csvOf, ReportQuery, totalOf, usageLines } from "../usage/usage-report.ts";
+import { csvOf, ReportQuery, totalOf, type UsageReport, usageLines } from "../usage/usage-report.ts";
 
 /** `GET /v1/usage`: what the key's tenant has used, by day, key and depth. */
 export async function showUsage(c: Context<AppEnv>): Promise<Response> {
@@ -24,7 +24,8 @@ async function report(c: Context<AppEnv>, tenant: string): Promise<Response> {
     c.header("content-disposition", `attachment; filename="usage-${from}-${to}.csv"`);
     return c.body(csvOf(lines), 200, { "content-type": "text/csv; charset=utf-8" });
   }
-  return c.json({ object: "usage", tenant, from, to, data: lines, total: totalOf(lines) });
+  const answer: UsageReport = { object: "usage", tenant, from, to, data: lines, total: totalOf(lines) };
+  return c.json(answer);
 }
 
 /** @throws ApiError `invalid_request` that names the first offending field. */

@@ -45,6 +45,17 @@ export type UsageLine = z.infer<typeof UsageLine>;
 const UsageTotal = z.object(Amounts);
 export type UsageTotal = z.infer<typeof UsageTotal>;
 
+/** A usage report as JSON. */
+export const UsageReport = z.object({
+  object: z.literal("usage"),
+  tenant: z.string(),
+  from: z.iso.date(),
+  to: z.iso.date(),
+  data: z.array(UsageLine),
+  total: UsageTotal,
+});
+export type UsageReport = z.infer<typeof UsageReport>;
+
 /** A tenant's usage by day, key and depth, in this order. */
 export async function usageLines(db: D1Database, tenant: string, { from, to }: ReportQuery): Promise<UsageLine[]> {
   await ensureSchema(db);

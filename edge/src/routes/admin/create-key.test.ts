@@ -1,6 +1,6 @@
 import { env } from "cloudflare:workers";
 import { expect, test } from "vitest";
-import { chat, post, refusal, send } from "../testing/edge.ts";
+import { chat, post, refusal, send } from "../../testing/edge.ts";
 
 const create = (body: unknown, secret: string = env.ADMIN_SECRET) => send("/admin/keys", post(secret, body));
 
