@@ -75,6 +75,8 @@ async function check(method: string, path: string, response: Response): Promise<
   const schema = answerSchema(method, path, response.status);
   const value: unknown = await response.json();
   expect([path, response.status, problems(schema, value)]).toEqual([path, response.status, []]);
+  const described = Object.keys(document.components.schemas[schema]?.properties ?? {});
+  expect(described).toEqual(expect.arrayContaining(Object.keys(value as object)));
   return value;
 }
 

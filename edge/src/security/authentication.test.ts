@@ -64,16 +64,19 @@ test("a key in the query or in another header is none", async () => {
   }
 });
 
-test("unknown, wrong and revoked keys are answered alike, to the byte", async () => {
+test("unknown, wrong, expired and revoked keys are answered alike, to the byte", async () => {
   const { id, key } = await answered<{ id: string; key: string }>(
     201,
     admin("POST", `/tenants/${tenant.name}/keys`, {}),
   );
   await answered(200, admin("POST", `/keys/${id}/revoke`));
+  const ended = await answered<{ id: string; key: string }>(201, admin("POST", `/tenants/${tenant.name}/keys`, {}));
+  const record = await env.KEYS.get<object>(`key:${ended.id}`, "json");
+  await env.KEYS.put(`key:${ended.id}`, JSON.stringify({ ...record, expires_at: Date.now() - 1 }));
   const flipped = tenant.key.replace(/.$/, (end) => (end === "0" ? "1" : "0"));
   const unknown = tenant.key.replace(/^fk_.{16}/, `fk_${"0".repeat(16)}`);
   const answers = [];
-  for (const wrong of [unknown, flipped, key, "nonsense"]) {
+  for (const wrong of [unknown, flipped, ended.key, key, "nonsense"]) {
     const response = await send("/v1/chat/completions", post(wrong, CHAT));
     const headers = [...response.headers].filter(([header]) => header !== "x-request-id");
     answers.push({ status: response.status, headers, body: await response.text() });

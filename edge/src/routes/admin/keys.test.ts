@@ -1,9 +1,12 @@
 import { env } from "cloudflare:workers";
 import { beforeAll, expect, test, vi } from "vitest";
+import { parseApiKey } from "../../auth/api-key.ts";
 import { findKeyHolder } from "../../auth/key-store.ts";
+import { runLine } from "../../batch/run-line.ts";
 import type { KeyDescription } from "../../directory/records.ts";
+import { parsePlans } from "../../policy/plan.ts";
 import { admin, answered } from "../../testing/admin.ts";
-import { chat, newTenant, post, refusal, send, type TestTenant } from "../../testing/edge.ts";
+import { CHAT, chat, newTenant, post, refusal, send, type TestTenant } from "../../testing/edge.ts";
 
 type NewKey = KeyDescription & { key: string };
 
@@ -69,6 +72,24 @@ test("a revoked key is as wrong as any, from the next request on, even where KV 
 
   expect(await answered(200, admin("POST", `/keys/${id}/revoke`))).toEqual(revoked);
   expect(await refusal(await admin("PATCH", `/keys/${id}`, { label: "back" }))).toMatchObject({ param: "id" });
+});
+
+test("a line of a batch is refused once its key is revoked or its tenant suspended, and costs nothing", async () => {
+  const own = await newTenant();
+  const keyId = parseApiKey(own.key)?.publicId ?? "";
+  const run = async () =>
+    await runLine(env, { waitUntil: () => undefined }, parsePlans(JSON.parse(env.PLANS ?? "{}"), "PLANS"), {
+      holder: { tenant: own.name, keyId, planName: "enterprise" },
+      endpoint: "/v1/chat/completions",
+      request: { custom_id: "a", method: "POST", url: "/v1/chat/completions", body: CHAT },
+      leaseId: crypto.randomUUID(),
+      failures: 0,
+    });
+  await answered(200, admin("PATCH", `/tenants/${own.name}`, { status: "suspended" }));
+  expect(await run()).toMatchObject({ kind: "done", ok: false, result: expect.stringContaining("permission_denied") });
+  await answered(200, admin("POST", `/keys/${keyId}/revoke`));
+  expect(await run()).toMatchObject({ kind: "done", ok: false, result: expect.stringContaining("invalid_api_key") });
+  expect(await own.usage()).toMatchObject({ settled: 0, reserved: 0 });
 });
 
 test("an expired key is as wrong as any", async () => {
