@@ -22,6 +22,12 @@ const Settings = z.object({
     .pipe(z.array(ServiceUrl).min(1)),
   SERVICE_CAPACITY: WholeNumber(100_000),
   REQUEST_TIMEOUT_SECONDS: WholeNumber(3600),
+  FIRST_BYTE_TIMEOUT_MS: WholeNumber(999_999).prefault("120000"),
+  HEDGE_AFTER_MS: z
+    .string()
+    .optional()
+    .transform((text) => (text === "" ? undefined : text))
+    .pipe(WholeNumber(999_999).optional()),
   BATCH_MAX_FILE_MEGABYTES: WholeNumber(100).prefault("20"),
   BATCH_MAX_LINES: WholeNumber(50_000).prefault("10000"),
   BATCH_MAX_LOAD_PERCENT: WholeNumber(100).prefault("50"),
@@ -37,6 +43,10 @@ export interface Settings {
   serviceCapacity: number;
   /** Longest time from a request to the end of its answer. */
   requestTimeoutMs: number;
+  /** How long a service may take to begin with a stream. */
+  firstByteTimeoutMs: number;
+  /** When a second service is asked for a stream that has not begun; undefined: never. */
+  hedgeAfterMs: number | undefined;
   serviceSecret: string;
   /** Longest input file of a batch. */
   batchMaxFileBytes: number;
@@ -65,6 +75,8 @@ export function settingsOf(env: Env): Settings {
     upstreams: [...new Set(UPSTREAMS)],
     serviceCapacity: SERVICE_CAPACITY,
     requestTimeoutMs: REQUEST_TIMEOUT_SECONDS * 1000,
+    firstByteTimeoutMs: result.data.FIRST_BYTE_TIMEOUT_MS,
+    hedgeAfterMs: result.data.HEDGE_AFTER_MS,
     serviceSecret: SERVICE_SECRET,
     batchMaxFileBytes: result.data.BATCH_MAX_FILE_MEGABYTES * 1_000_000,
     batchMaxLines: result.data.BATCH_MAX_LINES,

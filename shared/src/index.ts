@@ -3,6 +3,7 @@ export * from "./api/errors.ts";
 export * from "./api/fathom.ts";
 export * from "./api/models.ts";
 export * from "./api/service-token.ts";
+export * from "./api/token-time.ts";
 export * from "./model/calibration.ts";
 export * from "./model/depth-profile.ts";
 export * from "./model/exit-set.ts";

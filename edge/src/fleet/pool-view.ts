@@ -1,5 +1,6 @@
 import { ApiError } from "@fathom/shared";
 import { settingsOf } from "../settings.ts";
+import { rests } from "./breakers.ts";
 import { type FleetSnapshot, LOAD_MAX_AGE_MS } from "./fleet.ts";
 import { asReady, type ReadyService, type ServiceState } from "./service-state.ts";
 
@@ -11,6 +12,10 @@ export interface Candidate {
   service: ReadyService;
   /** 0 idle, 1 full, 2 when as many wait as run. */
   load: number;
+  /** The same as it was last heard, also when that is long ago. */
+  lastLoad: number;
+  /** Left alone, because its last requests failed. */
+  rests: boolean;
 }
 
 interface Held {
@@ -35,7 +40,12 @@ export async function readyServices(env: Env): Promise<Candidate[]> {
     throw new ApiError("upstream_unavailable", "No GPU service is available.", { retryAfter: 2 });
   }
   return candidates
-    .map((service) => ({ service, load: stale ? 1 : loadOf(service, serviceCapacity) }))
+    .map((service) => ({
+      service,
+      load: stale ? 1 : loadOf(service, serviceCapacity),
+      lastLoad: loadOf(service, serviceCapacity),
+      rests: rests(service.url),
+    }))
     .sort((a, b) => requestsAt(a.service) - requestsAt(b.service));
 }
 

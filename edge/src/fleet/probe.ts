@@ -1,4 +1,4 @@
-import { type ModelDescription, ModelList } from "@fathom/shared";
+import { EMPTY_SHA256, type ModelDescription, ModelList } from "@fathom/shared";
 import { z } from "zod";
 import { signServiceToken } from "../upstream/sign-token.ts";
 import { ServiceLoad } from "./service-state.ts";
@@ -16,7 +16,11 @@ export async function probeLoad(url: string): Promise<ServiceLoad> {
 
 /** The model that a service runs, from `GET /v1/models`. @throws when it does not answer in time, or not as expected. */
 export async function probeModel(url: string, secret: string): Promise<ModelDescription> {
-  const token = await signServiceToken(secret, { jti: `probe-${crypto.randomUUID()}`, max_depth: 1 });
+  const token = await signServiceToken(secret, {
+    jti: `probe-${crypto.randomUUID()}`,
+    max_depth: 1,
+    body_sha256: EMPTY_SHA256,
+  });
   const { data } = ModelList.parse(await getJson(`${url}/v1/models`, { authorization: `Bearer ${token}` }));
   const [model] = data;
   if (!model) throw new Error("the service lists no model");

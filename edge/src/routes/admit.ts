@@ -1,7 +1,9 @@
 import { ApiError } from "@fathom/shared";
+import { chooseOrder } from "../fleet/choose-order.ts";
 import { namedModel } from "../fleet/named-model.ts";
 import { poolLoad } from "../fleet/pool-load.ts";
-import { type Candidate, countStarted, readyServices } from "../fleet/pool-view.ts";
+import { countStarted, readyServices } from "../fleet/pool-view.ts";
+import type { ReadyService } from "../fleet/service-state.ts";
 import { setRateHeaders } from "../http/rate-headers.ts";
 import type { RequestEnd } from "../http/request-end.ts";
 import { Lease } from "../ledger/lease.ts";
@@ -25,7 +27,7 @@ export interface Admitted {
   path: string;
   maxTokensField: MaxTokensField;
   /** Services that run the model, in the order in which to try them. */
-  candidates: readonly [Candidate, ...Candidate[]];
+  services: readonly ReadyService[];
   prompt: PromptSize;
   limit: AnswerLimit;
   offer: Offer;
@@ -47,8 +49,11 @@ export async function admit<T extends GenerationRequest>(
   log.add({ model: asked.model, stream: asked.stream === true });
 
   const { candidates, ...name } = namedModel(await timing.measure("fleet", () => readyServices(c.env)), asked.model);
+  const services = chooseOrder(candidates, (candidate) => candidate.lastLoad, Math.random).map(
+    ({ service }) => service,
+  );
   const [{ service }] = candidates;
-  end.finallyDo(countStarted(service));
+  end.finallyDo(countStarted(services[0] ?? service));
   const { exits, context_length: contextLength, profile } = service.model.fathom;
   const depths = exits.map(({ depth }) => depth);
   const load = poolLoad(candidates);
@@ -84,5 +89,5 @@ export async function admit<T extends GenerationRequest>(
   const { granted: offer } = result;
   log.add({ depth: offer.depth, reason: offer.reason });
   const request = { ...asked, model: name.base, fathom: wish };
-  return { request, path: endpoint.path, maxTokensField: field, candidates, prompt, limit, offer, lease };
+  return { request, path: endpoint.path, maxTokensField: field, services, prompt, limit, offer, lease };
 }
