@@ -1,4 +1,4 @@
-import { ApiError, REQUEST_ID_HEADER } from "@fathom/shared";
+import { ApiError, HEARTBEAT_PATH, REQUEST_ID_HEADER } from "@fathom/shared";
 import { type Handler, Hono, type MiddlewareHandler } from "hono";
 import { cors } from "hono/cors";
 import { secureHeaders } from "hono/secure-headers";
@@ -15,6 +15,7 @@ import { chatEndpoint, completionEndpoint } from "./routes/endpoint.ts";
 import { explainOwnPolicy, explainPolicy } from "./routes/explain-policy.ts";
 import { createFile, deleteFile, listFiles, showFile, showFileContent } from "./routes/files.ts";
 import { generate } from "./routes/generate.ts";
+import { heartbeat } from "./routes/heartbeat.ts";
 import { listModels, showModel } from "./routes/models.ts";
 
 /** Headers of answers that scripts of other origins may read. */
@@ -51,6 +52,7 @@ export function createApp(plans: Plans): Hono<AppEnv> {
   routes(app, "/v1/batches", { GET: [apiKey, listBatches], POST: [apiKey, limitBody, createBatch] });
   route(app, "GET", "/v1/batches/:id", apiKey, showBatch);
   route(app, "POST", "/v1/batches/:id/cancel", apiKey, cancelBatch);
+  route(app, "POST", HEARTBEAT_PATH, limitBody, heartbeat);
   route(app, "POST", "/admin/keys", requireAdmin, limitBody, createKey(plans));
 
   app.notFound((c) => respondWithError(c, new ApiError("not_found", `There is nothing at ${c.req.path}.`)));

@@ -51,7 +51,7 @@ export interface StubRecord {
 /**
  * A GPU service's wire contract without a model: it verifies tokens, honours depth and limits, counts words as tokens, takes
  * every other token for confident at the shallowest exit, and misbehaves as the request's `user` field says:
- * `status N`, `hang`, `page`, `half`, `no account`, `endless`, `break N`, `half event N`, `error event N`, `garbage N`, `silent N`, `slow N` (milliseconds until the first byte).
+ * `status N`, `hang`, `page`, `half`, `no account`, `endless`, `break N`, `half event N`, `error event N`, `garbage N`, `silent N`, `slow N` (milliseconds until the first byte), `redirect URL`.
  */
 export async function startGpuStub(): Promise<{ url: string; stop: () => Promise<void> }> {
   const services = new Map<string, Service>();
@@ -169,6 +169,9 @@ async function answer(question: StubQuestion, mischief: string, stream: boolean,
   const [, what = "", count] = /^(.*?)(?: (\d+))?$/.exec(mischief) ?? [];
   const n = count === undefined ? Number.POSITIVE_INFINITY : Number(count);
   if (what === "status") return sendError(response, new ApiError(codeOfStatus(n), "told to fail", { retryAfter: 7 }));
+  if (mischief.startsWith("redirect ")) {
+    return void response.writeHead(307, { location: mischief.slice("redirect ".length) }).end();
+  }
   if (what === "hang") return;
   if (what === "slow") await sleep(n);
   if (what === "page") return sendText(response, "text/html", "<h1>It works!</h1>");

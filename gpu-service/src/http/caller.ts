@@ -1,4 +1,4 @@
-import { createHash, timingSafeEqual, webcrypto } from "node:crypto";
+import { createHash, timingSafeEqual, type webcrypto } from "node:crypto";
 import {
   ApiError,
   CLOCK_SKEW_SECONDS,
@@ -11,6 +11,7 @@ import {
   tokenTimeProblem,
 } from "@fathom/shared";
 import { verify } from "hono/jwt";
+import { hmacKey } from "./hmac-key.ts";
 import { badHeader } from "./request-limits.ts";
 import { UsedTokens } from "./used-tokens.ts";
 
@@ -55,14 +56,7 @@ export const allowEverybody: Authenticate = async (headers) => direct(headers);
  */
 export async function requireSecret(secret: string): Promise<Authenticate> {
   const expected = digest(secret);
-  // As raw bytes: hono would read a secret that looks like PEM as a public key.
-  const key = await webcrypto.subtle.importKey(
-    "raw",
-    new TextEncoder().encode(secret),
-    { name: "HMAC", hash: "SHA-256" },
-    false,
-    ["verify"],
-  );
+  const key = await hmacKey(secret);
   const used = new UsedTokens();
   return async (headers) => {
     const header = headers.get("authorization");

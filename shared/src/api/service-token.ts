@@ -9,7 +9,7 @@ export const RequestPriority = z.object({
 export type RequestPriority = z.infer<typeof RequestPriority>;
 
 /** A SHA-256 in lower-case hex. */
-const Sha256Hex = z.string().regex(/^[0-9a-f]{64}$/);
+export const Sha256Hex = z.string().regex(/^[0-9a-f]{64}$/);
 
 /** SHA-256 of no bytes: what a token names for a request without a body. */
 export const EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
