@@ -16,6 +16,8 @@ interface Watched {
   probedAt: number;
   describedAt: number;
   probing: Promise<void> | undefined;
+  /** Why it is not ready; undefined when it is. */
+  problem: string | undefined;
 }
 
 /** What the fleet knows, and for how long it has known the oldest part. */
@@ -51,7 +53,13 @@ export class Fleet extends DurableObject<Env> {
 
   async #refresh(url: string): Promise<Watched> {
     const known = this.#watched.get(url);
-    const service = known ?? { state: unheard(url), probedAt: 0, describedAt: 0, probing: undefined };
+    const service = known ?? {
+      state: unheard(url),
+      probedAt: 0,
+      describedAt: 0,
+      probing: undefined,
+      problem: undefined,
+    };
     if (!known) this.#watched.set(url, service);
     if (Date.now() - service.probedAt >= LOAD_MAX_AGE_MS) {
       service.probing ??= this.#probe(service).finally(() => {
@@ -73,8 +81,11 @@ export class Fleet extends DurableObject<Env> {
         service.state.model = await probeModel(url, settingsOf(this.env).serviceSecret);
         service.describedAt = Date.now();
       }
+      service.problem = undefined;
     } catch (error) {
-      if (service.state.load) console.warn(JSON.stringify({ service: url, unavailable: String(error) }));
+      const problem = String(error);
+      if (problem !== service.problem) console.warn(JSON.stringify({ service: url, unavailable: problem }));
+      service.problem = problem;
       service.state = { url, region: undefined, load: undefined, model };
     }
     service.probedAt = Date.now();

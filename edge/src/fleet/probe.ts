@@ -1,4 +1,4 @@
-import { EMPTY_SHA256, type ModelDescription, ModelList } from "@fathom/shared";
+import { EMPTY_SHA256, ErrorBody, type ModelDescription, ModelList } from "@fathom/shared";
 import { z } from "zod";
 import { signServiceToken } from "../upstream/sign-token.ts";
 import { ServiceLoad } from "./service-state.ts";
@@ -31,8 +31,9 @@ async function getJson(url: string, headers: Record<string, string>): Promise<un
   // Redirects are not followed: the token is for this service only.
   const response = await fetch(url, { headers, redirect: "manual", signal: AbortSignal.timeout(PROBE_TIMEOUT_MS) });
   if (response.status !== 200) {
-    await response.body?.cancel();
-    throw new Error(`it answered with status ${response.status}`);
+    const said = ErrorBody.safeParse(await response.json().catch(() => undefined));
+    const words = said.success ? `: ${said.data.error.message}` : "";
+    throw new Error(`it answered with status ${response.status}${words}`);
   }
   return await response.json();
 }

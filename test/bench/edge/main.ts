@@ -40,7 +40,13 @@ export async function benchEdge({ requests, rounds, rate, seconds }: EdgeBenchOp
   });
   const [printed] = (await once(stub.stdout, "data")) as [Buffer];
   const service = printed.toString().trim();
-  const variables = { UPSTREAMS: service, SERVICE_CAPACITY: "100000", SERVICE_SECRET: SECRET, ADMIN_SECRET: ADMIN, PLANS: JSON.stringify(plans) };
+  const variables = {
+    UPSTREAMS: service,
+    SERVICE_CAPACITY: "100000",
+    SERVICE_SECRET: SECRET,
+    ADMIN_SECRET: ADMIN,
+    PLANS: JSON.stringify(plans),
+  };
   const [edge, passThrough] = [await startEdge(variables), await startPassThrough(service)];
   try {
     const key = await createKey(edge.url);
