@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage, request, type ServerResponse } from "node:http";
+import { createServer, type IncomingHttpHeaders, type IncomingMessage, request, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 
 /** What happens to requests to generate; the others always reach the service. */
@@ -12,13 +12,16 @@ export type Fault =
 export interface FaultProxy {
   url: string;
   fault: Fault;
+  /** Headers of the requests to generate, as they came over the wire. */
+  seen: IncomingHttpHeaders[];
   stop(): Promise<void>;
 }
 
 /** Stands between the edge and a service, and does what a bad network or a bad neighbour does. */
 export async function faultProxy(service: string): Promise<FaultProxy> {
   const server = createServer((from, to) => {
-    const { fault } = proxy;
+    const { fault, seen } = proxy;
+    if (from.method === "POST") seen.push(from.headers);
     if (from.method !== "POST" || fault.kind === "none") return pass(service, from, to);
     if (fault.kind === "slow") {
       setTimeout(() => pass(service, from, to), fault.ms);
@@ -31,6 +34,7 @@ export async function faultProxy(service: string): Promise<FaultProxy> {
   const proxy: FaultProxy = {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     fault: { kind: "none" },
+    seen: [],
     stop: async () => {
       const closed = new Promise((resolve) => server.close(resolve));
       server.closeAllConnections();
