@@ -216,6 +216,12 @@ test.each([
   });
   const line = await edge.logged(({ unavailable }) => unavailable !== undefined);
   expect(line.unavailable).toContain(words);
+
+  const well = await service();
+  const pair = await edgeFor([wrong.url, well.url]);
+  const served = await pair.newTenant();
+  const answers = await Promise.all(Array.from({ length: 5 }, () => pair.chat(served, { max_tokens: 1 })));
+  expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200, 200]);
 });
 
 test("every service gone: 503 with retry-after, no charge, and answers again when one is back", async () => {
