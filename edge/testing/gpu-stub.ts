@@ -34,6 +34,8 @@ interface Service {
   healthChecks: number;
   /** Overrides the `user` field of every request. */
   mischief?: string;
+  /** How long `/healthz` takes, milliseconds. */
+  healthDelayMs?: number;
   usedTokens: Set<string>;
 }
 
@@ -79,6 +81,7 @@ async function handle(services: Map<string, Service>, request: IncomingMessage, 
   if (service.status !== 200) return sendJson(response, service.status, { error: "told to fail" });
   if (path === "/healthz") {
     service.healthChecks++;
+    if (service.healthDelayMs) await sleep(service.healthDelayMs, undefined, { ref: false });
     return sendJson(response, 200, { status: "ok", load: service.load });
   }
   const text = await readText(request);

@@ -47,7 +47,7 @@ export class Fleet extends DurableObject<Env> {
     const known = new Set(registered.map(({ url }) => url));
     return {
       services: [...registered, ...watched.map(({ state }) => state).filter(({ url }) => !known.has(url))],
-      ageMs: Math.max(0, ...watched.map(({ probedAt }) => now - probedAt)),
+      ageMs: Math.max(0, ...watched.filter(({ state }) => state.load).map(({ probedAt }) => now - probedAt)),
     };
   }
 
@@ -65,7 +65,8 @@ export class Fleet extends DurableObject<Env> {
       service.probing ??= this.#probe(service).finally(() => {
         service.probing = undefined;
       });
-      await service.probing;
+      // Nobody waits for one that did not answer the last time: it would hold up those that the others could serve.
+      if (!known || known.state.load) await service.probing;
     }
     return service;
   }

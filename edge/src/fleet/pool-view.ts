@@ -27,8 +27,8 @@ interface Held {
 let held: Held | undefined;
 
 /**
- * The services that can take requests, those of the first region first and there the least loaded, from a view that is at most a second old. When the fleet cannot
- * be asked, the older view is used and everything counts as full.
+ * The services that can take requests, those of the first region first and there the least loaded, from a view that is at
+ * most a second old. When the fleet cannot be asked, the older view is used and everything counts as full.
  * @throws ApiError `upstream_unavailable` when no service is known to be well.
  */
 export async function readyServices(env: Env): Promise<Candidate[]> {

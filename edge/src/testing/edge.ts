@@ -82,6 +82,7 @@ export class StubService {
     status?: number;
     model?: string;
     mischief?: string;
+    healthDelayMs?: number;
   }): Promise<this> {
     await this.#control({ method: "PUT", body: JSON.stringify(state) });
     return this;
