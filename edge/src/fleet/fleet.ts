@@ -66,7 +66,7 @@ export class Fleet extends DurableObject<Env> {
         service.probing = undefined;
       });
       // Nobody waits for one that did not answer the last time: it would hold up those that the others could serve.
-      if (!known || known.state.load) await service.probing;
+      if (service.probedAt === 0 || service.state.load) await service.probing;
     }
     return service;
   }
