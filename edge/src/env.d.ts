@@ -21,6 +21,10 @@ declare namespace Cloudflare {
     REQUEST_TIMEOUT_SECONDS: string;
     SERVICE_SECRET: string;
     ADMIN_SECRET: string;
+    FIRST_BYTE_TIMEOUT_MS?: string;
+    POOL?: string;
+    REGION_ORDER?: string;
+    HEDGE_AFTER_MS?: string;
     PLANS?: string;
     BATCH_MAX_FILE_MEGABYTES?: string;
     BATCH_MAX_LINES?: string;

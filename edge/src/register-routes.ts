@@ -1,4 +1,4 @@
-import { ApiError } from "@fathom/shared";
+import { ApiError, HEARTBEAT_PATH } from "@fathom/shared";
 import type { Handler, Hono } from "hono";
 import type { AppEnv } from "./app-env.ts";
 import { requireAccess, requireAdmin, requireApiKey } from "./auth/authenticate.ts";
@@ -20,6 +20,7 @@ import { chatEndpoint, completionEndpoint } from "./routes/endpoint.ts";
 import { explainOwnPolicy, explainPolicy } from "./routes/explain-policy.ts";
 import { createFile, deleteFile, listFiles, showFile, showFileContent } from "./routes/files.ts";
 import { generate } from "./routes/generate.ts";
+import { heartbeat } from "./routes/heartbeat.ts";
 import { listModels, showModel } from "./routes/models.ts";
 import { showDocument, showReference } from "./routes/reference.ts";
 import { showTenantUsage as exportTenantUsage, showUsage } from "./routes/usage.ts";
@@ -45,6 +46,7 @@ export function registerRoutes(app: Hono<AppEnv>, plans: Plans): void {
   route(app, "GET", "/v1/usage", requireApiKey(plans, "usage"), requireAccess, showUsage);
 
   registerAdminRoutes(app, plans);
+  route(app, "POST", HEARTBEAT_PATH, limitBody, heartbeat);
   route(app, "GET", "/healthz", (c) => c.json({ status: "ok" }));
   route(app, "GET", "/openapi.json", showDocument);
   route(app, "GET", "/docs", showReference);

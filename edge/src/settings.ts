@@ -1,3 +1,4 @@
+import { FleetName, ServiceUrl } from "@fathom/shared";
 import { z } from "zod";
 import { isWebhookSecret } from "./usage/sign-webhook.ts";
 import { webhookUrlProblem } from "./usage/webhook-url.ts";
@@ -12,19 +13,27 @@ const WholeNumber = (max: number) =>
     .transform(Number)
     .refine((value) => value >= 1 && value <= max, { error: `must be from 1 to ${max}` });
 
-const ServiceUrl = z
-  .string()
-  .refine(isServiceUrl, { error: "must be http or https URLs without credentials, query and fragment" })
-  .transform((text) => text.replace(/\/+$/, ""));
+/** Names separated by commas; nothing for none. */
+function list<T extends z.ZodType<string, string>>(item: T) {
+  return z
+    .string()
+    .transform((text) => (text.trim() === "" ? [] : text.split(",").map((part) => part.trim())))
+    .pipe(z.array(item));
+}
 
 const Settings = z
   .object({
-    UPSTREAMS: z
-      .string()
-      .transform((text) => text.split(",").map((url) => url.trim()))
-      .pipe(z.array(ServiceUrl).min(1)),
+    UPSTREAMS: list(ServiceUrl),
+    POOL: FleetName.prefault("default"),
+    REGION_ORDER: list(FleetName).prefault(""),
     SERVICE_CAPACITY: WholeNumber(100_000),
     REQUEST_TIMEOUT_SECONDS: WholeNumber(3600),
+    FIRST_BYTE_TIMEOUT_MS: WholeNumber(999_999).prefault("120000"),
+    HEDGE_AFTER_MS: z
+      .string()
+      .optional()
+      .transform((text) => (text === "" ? undefined : text))
+      .pipe(WholeNumber(999_999).optional()),
     BATCH_MAX_FILE_MEGABYTES: WholeNumber(100).prefault("20"),
     BATCH_MAX_LINES: WholeNumber(50_000).prefault("10000"),
     BATCH_MAX_LOAD_PERCENT: WholeNumber(100).prefault("50"),
@@ -48,12 +57,20 @@ const Settings = z
 
 /** The worker's variables and secrets, checked. */
 export interface Settings {
-  /** Base URLs of the GPU services, without a slash at the end. */
+  /** Base URLs of the GPU services that do not register themselves, without a slash at the end. */
   upstreams: readonly string[];
+  /** Pool whose registered services answer, too. */
+  pool: string;
+  /** Regions in the order in which they are used, the own one first. */
+  regionOrder: readonly string[];
   /** Requests in flight with which one service counts as full. */
   serviceCapacity: number;
   /** Longest time from a request to the end of its answer. */
   requestTimeoutMs: number;
+  /** How long a service may take to begin with a stream. */
+  firstByteTimeoutMs: number;
+  /** When a second service is asked for a stream that has not begun; undefined: never. */
+  hedgeAfterMs: number | undefined;
   serviceSecret: string;
   /** Longest input file of a batch. */
   batchMaxFileBytes: number;
@@ -83,8 +100,12 @@ export function settingsOf(env: Env): Settings {
   const { BILLING_WEBHOOK_URL: url, BILLING_WEBHOOK_SECRET: secret } = result.data;
   const settings: Settings = {
     upstreams: [...new Set(UPSTREAMS)],
+    pool: result.data.POOL,
+    regionOrder: result.data.REGION_ORDER,
     serviceCapacity: SERVICE_CAPACITY,
     requestTimeoutMs: REQUEST_TIMEOUT_SECONDS * 1000,
+    firstByteTimeoutMs: result.data.FIRST_BYTE_TIMEOUT_MS,
+    hedgeAfterMs: result.data.HEDGE_AFTER_MS,
     serviceSecret: SERVICE_SECRET,
     batchMaxFileBytes: result.data.BATCH_MAX_FILE_MEGABYTES * 1_000_000,
     batchMaxLines: result.data.BATCH_MAX_LINES,
@@ -93,10 +114,4 @@ export function settingsOf(env: Env): Settings {
   };
   checked.set(env, settings);
   return settings;
-}
-
-function isServiceUrl(text: string): boolean {
-  if (!URL.canParse(text)) return false;
-  const { protocol, username, password, search, hash } = new URL(text);
-  return /^https?:$/.test(protocol) && `${username}${password}${search}${hash}` === "";
 }

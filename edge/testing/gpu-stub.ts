@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
@@ -11,6 +12,7 @@ import {
   REASON_HEADER,
   REQUEST_ID_HEADER,
   ServiceTokenClaims,
+  tokenTimeProblem,
 } from "@fathom/shared";
 import { verify } from "hono/jwt";
 import { TEST_SERVICE_SECRET } from "./secrets.ts";
@@ -32,6 +34,11 @@ interface Service {
   healthChecks: number;
   /** What a billing webhook at `/hooks` was sent. */
   hooks: { headers: Record<string, string>; body: string }[];
+  /** Overrides the `user` field of every request. */
+  mischief?: string;
+  /** How long `/healthz` takes, milliseconds. */
+  healthDelayMs?: number;
+  usedTokens: Set<string>;
 }
 
 /** What a service saw of one request to generate. */
@@ -48,7 +55,7 @@ export interface StubRecord {
 /**
  * A GPU service's wire contract without a model: it verifies tokens, honours depth and limits, counts words as tokens, takes
  * every other token for confident at the shallowest exit, and misbehaves as the request's `user` field says:
- * `status N`, `hang`, `page`, `half`, `no account`, `endless`, `break N`, `half event N`, `error event N`, `garbage N`, `silent N`.
+ * `status N`, `hang`, `page`, `half`, `no account`, `endless`, `break N`, `half event N`, `error event N`, `garbage N`, `silent N`, `slow N` (milliseconds until the first byte), `redirect URL`.
  */
 export async function startGpuStub(): Promise<{ url: string; stop: () => Promise<void> }> {
   const services = new Map<string, Service>();
@@ -69,7 +76,7 @@ async function stop(server: Server): Promise<void> {
 
 async function handle(services: Map<string, Service>, request: IncomingMessage, response: ServerResponse) {
   const [, name = "", ...rest] = (request.url ?? "").split("/");
-  const service = services.get(name) ?? { ...newService(), requests: [], hooks: [] };
+  const service = services.get(name) ?? newService();
   services.set(name, service);
   const path = `/${rest.join("/")}`;
   if (path === "/control") return await control(service, request, response);
@@ -77,16 +84,19 @@ async function handle(services: Map<string, Service>, request: IncomingMessage, 
   if (service.status !== 200) return sendJson(response, service.status, { error: "told to fail" });
   if (path === "/healthz") {
     service.healthChecks++;
+    if (service.healthDelayMs) await sleep(service.healthDelayMs, undefined, { ref: false });
     return sendJson(response, 200, { status: "ok", load: service.load });
   }
   if (path === "/hooks") return sendJson(response, 200, {});
-  const claims = await authenticate(request);
+  const text = await readText(request);
+  const claims = await authenticate(service, request, text);
   if (path === "/v1/models") return sendJson(response, 200, { object: "list", data: [description(service.model)] });
-  await generate(service, path, claims, request, response);
+  await generate(service, path, claims, request, text, response);
 }
 
 function newService(): Service {
-  return { model: "stub-30", load: { running: 0, waiting: 0 }, status: 200, requests: [], healthChecks: 0, hooks: [] };
+  const load = { running: 0, waiting: 0 };
+  return { model: "stub-30", load, status: 200, requests: [], healthChecks: 0, usedTokens: new Set(), hooks: [] };
 }
 
 /** GET says what the service saw; PUT changes what it says. */
@@ -100,14 +110,23 @@ function headersOf(request: IncomingMessage): Record<string, string> {
   return Object.fromEntries(Object.entries(request.headers).map(([key, value]) => [key, String(value)]));
 }
 
-async function authenticate(request: IncomingMessage): Promise<ServiceTokenClaims> {
+async function authenticate(service: Service, request: IncomingMessage, text: string): Promise<ServiceTokenClaims> {
   const token = /^Bearer (\S+)$/.exec(request.headers.authorization ?? "")?.[1];
   if (token === undefined) throw new ApiError("missing_api_key", "no token");
+  let claims: ServiceTokenClaims;
   try {
-    return ServiceTokenClaims.parse(await verify(token, TEST_SERVICE_SECRET, "HS256"));
+    claims = ServiceTokenClaims.parse(await verify(token, TEST_SERVICE_SECRET, "HS256"));
   } catch (error) {
     throw new ApiError("invalid_api_key", String(error));
   }
+  const problem = tokenTimeProblem(claims, Date.now() / 1000);
+  if (problem !== undefined) throw new ApiError("invalid_api_key", problem);
+  if (claims.body_sha256 !== createHash("sha256").update(text).digest("hex")) {
+    throw new ApiError("invalid_api_key", "another body");
+  }
+  if (service.usedTokens.has(claims.jti)) throw new ApiError("invalid_api_key", "used before");
+  service.usedTokens.add(claims.jti);
+  return claims;
 }
 
 async function generate(
@@ -115,10 +134,11 @@ async function generate(
   path: string,
   claims: ServiceTokenClaims,
   request: IncomingMessage,
+  text: string,
   response: ServerResponse,
 ): Promise<void> {
   const chat = path === "/v1/chat/completions";
-  const json: unknown = JSON.parse(await readText(request));
+  const json: unknown = JSON.parse(text);
   const record: StubRecord = {
     requestId: header(request, REQUEST_ID_HEADER),
     path,
@@ -153,14 +173,18 @@ async function generate(
     promptTokens,
     tokens: Math.min(named ?? ANSWER_TOKENS, ANSWER_TOKENS),
   };
-  await answer(question, body.user ?? "", body.stream === true, response);
+  await answer(question, service.mischief ?? body.user ?? "", body.stream === true, response);
 }
 
 async function answer(question: StubQuestion, mischief: string, stream: boolean, response: ServerResponse) {
   const [, what = "", count] = /^(.*?)(?: (\d+))?$/.exec(mischief) ?? [];
   const n = count === undefined ? Number.POSITIVE_INFINITY : Number(count);
   if (what === "status") return sendError(response, new ApiError(codeOfStatus(n), "told to fail", { retryAfter: 7 }));
+  if (mischief.startsWith("redirect ")) {
+    return void response.writeHead(307, { location: mischief.slice("redirect ".length) }).end();
+  }
   if (what === "hang") return;
+  if (what === "slow") await sleep(n);
   if (what === "page") return sendText(response, "text/html", "<h1>It works!</h1>");
   if (what === "break" && !stream) return void response.socket?.destroy();
   if (what === "half") {
@@ -173,7 +197,7 @@ async function answer(question: StubQuestion, mischief: string, stream: boolean,
   }
   response.writeHead(200, { "content-type": "text/event-stream; charset=utf-8" });
   for (let i = 0; what === "endless" || i < question.tokens; i++) {
-    if (i === n) return misbehave(what, question, response);
+    if (i === n && what !== "slow") return misbehave(what, question, response);
     if (response.destroyed) return;
     response.write(event(tokenChunk(question, i)));
     await sleep(2);

@@ -235,6 +235,13 @@ test.each([
   [["serve", DIR, "--exits", "8,2"], "'--exits <depths>' argument '8,2' is invalid"],
   [["serve", DIR, "--provider", "abacus"], "Allowed choices are cpu, webgpu, cuda"],
   [["serve", DIR, "--drain-timeout", "-5"], "'--drain-timeout <seconds>' argument '-5' is invalid"],
+  [["serve", DIR, "--register", "ftp://edge"], "'--register <url>' argument 'ftp://edge' is invalid"],
+  [["serve", DIR, "--register", "http://edge"], "--register needs --public-url"],
+  [["serve", DIR, "--region", "eu"], "--public-url, --region and --pool are for --register"],
+  [
+    ["serve", DIR, "--insecure", "--register", "http://edge", "--public-url", "http://10.0.0.1"],
+    "--register needs the key",
+  ],
   [["generate", DIR], "missing required argument 'prompt'"],
   [["generate", DIR, "Hi", "--depth", "5"], "there is no exit at depth 5; exits are 2, 4, 6, 8"],
   [["generate", DIR, "Hi", "--max-tokens", "1000"], "the context holds 256 tokens"],

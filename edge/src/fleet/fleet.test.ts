@@ -29,10 +29,32 @@ test("asks a service at most once a second, however many want to know", async ()
   const fleet = newFleet();
   const service = new StubService();
   const started = Date.now();
-  await Promise.all(Array.from({ length: 50 }, () => fleet.snapshot([service.url])));
+  const snapshots = await Promise.all(Array.from({ length: 50 }, () => fleet.snapshot([service.url])));
+  for (const { services } of snapshots) expect(services[0]?.load).toBeDefined();
   await fleet.snapshot([service.url]);
   const seconds = Math.floor((Date.now() - started) / 1000);
   expect(await service.healthChecks()).toBeLessThanOrEqual(1 + seconds);
+});
+
+test("a service that does not answer holds up nobody once that is known", async () => {
+  const fleet = newFleet();
+  const [well, stuck] = [new StubService(), new StubService()];
+  const urls = [well.url, stuck.url];
+  const known = async () => (await fleet.snapshot(urls)).services.map(({ load }) => load !== undefined);
+  await stuck.set({ healthDelayMs: 60_000 });
+  expect(await known()).toEqual([true, false]);
+  const started = Date.now();
+  let slowest = 0;
+  while (Date.now() - started < 2500) {
+    const asked = Date.now();
+    expect(await known()).toEqual([true, false]);
+    slowest = Math.max(slowest, Date.now() - asked);
+    await scheduler.wait(20);
+  }
+  // A probe gives up after a second.
+  expect(slowest).toBeLessThan(900);
+  await stuck.set({ healthDelayMs: 0 });
+  expect(await eventually(known, ([, back]) => back === true)).toEqual([true, true]);
 });
 
 test("notices that a service went away, that it came back, and what it runs since", async () => {

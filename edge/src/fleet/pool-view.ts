@@ -1,16 +1,20 @@
 import { ApiError } from "@fathom/shared";
 import { settingsOf } from "../settings.ts";
+import { rests } from "./breakers.ts";
 import { type FleetSnapshot, LOAD_MAX_AGE_MS } from "./fleet.ts";
 import { asReady, type ReadyService, type ServiceState } from "./service-state.ts";
-
-/** One fleet watches the whole pool. */
-const POOL = "default";
 
 /** A service with the load that the policy is to reckon with. */
 export interface Candidate {
   service: ReadyService;
   /** 0 idle, 1 full, 2 when as many wait as run. */
   load: number;
+  /** The same as it was last heard, also when that is long ago. */
+  lastLoad: number;
+  /** Place of its region in the order of regions: 0 is used first. */
+  region: number;
+  /** Left alone, because its last requests failed. */
+  rests: boolean;
 }
 
 interface Held {
@@ -23,20 +27,26 @@ interface Held {
 let held: Held | undefined;
 
 /**
- * The services that can take requests, least loaded first, from a view that is at most a second old. When the fleet cannot
- * be asked, the older view is used and everything counts as full.
+ * The services that can take requests, those of the first region first and there the least loaded, from a view that is at
+ * most a second old. When the fleet cannot be asked, the older view is used and everything counts as full.
  * @throws ApiError `upstream_unavailable` when no service is known to be well.
  */
 export async function readyServices(env: Env): Promise<Candidate[]> {
-  const { upstreams, serviceCapacity } = settingsOf(env);
-  const { services, stale } = await look(env, upstreams);
+  const { upstreams, pool, regionOrder, serviceCapacity } = settingsOf(env);
+  const { services, stale } = await look(env, upstreams, pool);
   const candidates = services.map(asReady).filter((service) => service !== undefined);
   if (candidates.length === 0) {
     throw new ApiError("upstream_unavailable", "No GPU service is available.", { retryAfter: 2 });
   }
   return candidates
-    .map((service) => ({ service, load: stale ? 1 : loadOf(service, serviceCapacity) }))
-    .sort((a, b) => requestsAt(a.service) - requestsAt(b.service));
+    .map((service) => ({
+      service,
+      load: stale ? 1 : loadOf(service, serviceCapacity),
+      lastLoad: loadOf(service, serviceCapacity),
+      region: regionOf(service, regionOrder),
+      rests: rests(service.url),
+    }))
+    .sort((a, b) => a.region - b.region || requestsAt(a.service) - requestsAt(b.service));
 }
 
 /**
@@ -55,16 +65,27 @@ function requestsAt({ load }: ReadyService): number {
 }
 
 function loadOf(service: ReadyService, capacity: number): number {
-  return requestsAt(service) / capacity;
+  return requestsAt(service) / (service.load.capacity ?? capacity);
 }
 
-async function look(env: Env, upstreams: readonly string[]): Promise<{ services: ServiceState[]; stale: boolean }> {
-  const key = upstreams.join(",");
+/** A region that nobody named comes last. */
+function regionOf({ region }: ReadyService, order: readonly string[]): number {
+  if (region === undefined) return 0;
+  const place = order.indexOf(region);
+  return place === -1 ? order.length : place;
+}
+
+async function look(
+  env: Env,
+  upstreams: readonly string[],
+  pool: string,
+): Promise<{ services: ServiceState[]; stale: boolean }> {
+  const key = `${pool} ${upstreams.join(",")}`;
   const fresh = freshView(key);
   if (fresh) return { services: fresh.services, stale: false };
   let snapshot: FleetSnapshot;
   try {
-    snapshot = await env.FLEET.getByName(POOL).snapshot(upstreams);
+    snapshot = await env.FLEET.getByName(pool).snapshot(upstreams);
   } catch (error) {
     console.error(JSON.stringify({ fleet: "unreachable", error: String(error) }));
     return { services: held?.key === key ? held.services : [], stale: true };

@@ -1,4 +1,4 @@
-import { type ModelDescription, ModelList } from "@fathom/shared";
+import { EMPTY_SHA256, ErrorBody, type ModelDescription, ModelList } from "@fathom/shared";
 import { z } from "zod";
 import { signServiceToken } from "../upstream/sign-token.ts";
 import { ServiceLoad } from "./service-state.ts";
@@ -16,7 +16,11 @@ export async function probeLoad(url: string): Promise<ServiceLoad> {
 
 /** The model that a service runs, from `GET /v1/models`. @throws when it does not answer in time, or not as expected. */
 export async function probeModel(url: string, secret: string): Promise<ModelDescription> {
-  const token = await signServiceToken(secret, { jti: `probe-${crypto.randomUUID()}`, max_depth: 1 });
+  const token = await signServiceToken(secret, {
+    jti: `probe-${crypto.randomUUID()}`,
+    max_depth: 1,
+    body_sha256: EMPTY_SHA256,
+  });
   const { data } = ModelList.parse(await getJson(`${url}/v1/models`, { authorization: `Bearer ${token}` }));
   const [model] = data;
   if (!model) throw new Error("the service lists no model");
@@ -27,8 +31,9 @@ async function getJson(url: string, headers: Record<string, string>): Promise<un
   // Redirects are not followed: the token is for this service only.
   const response = await fetch(url, { headers, redirect: "manual", signal: AbortSignal.timeout(PROBE_TIMEOUT_MS) });
   if (response.status !== 200) {
-    await response.body?.cancel();
-    throw new Error(`it answered with status ${response.status}`);
+    const said = ErrorBody.safeParse(await response.json().catch(() => undefined));
+    const words = said.success ? `: ${said.data.error.message}` : "";
+    throw new Error(`it answered with status ${response.status}${words}`);
   }
   return await response.json();
 }

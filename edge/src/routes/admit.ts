@@ -1,6 +1,8 @@
+import { chooseOrder } from "../fleet/choose-order.ts";
 import { namedModel } from "../fleet/named-model.ts";
 import { poolLoad } from "../fleet/pool-load.ts";
-import { type Candidate, countStarted, readyServices } from "../fleet/pool-view.ts";
+import { countStarted, readyServices } from "../fleet/pool-view.ts";
+import type { ReadyService } from "../fleet/service-state.ts";
 import { setRateHeaders } from "../http/rate-headers.ts";
 import type { RequestEnd } from "../http/request-end.ts";
 import { Account } from "../ledger/account.ts";
@@ -25,7 +27,7 @@ export interface Admitted {
   path: string;
   maxTokensField: MaxTokensField;
   /** Services that run the model, in the order in which to try them. */
-  candidates: readonly [Candidate, ...Candidate[]];
+  services: readonly ReadyService[];
   prompt: PromptSize;
   limit: AnswerLimit;
   offer: Offer;
@@ -67,8 +69,11 @@ export async function admit<T extends GenerationRequest>(
   }
 
   const { candidates, ...name } = namedModel(await timing.measure("fleet", () => readyServices(c.env)), asked.model);
+  const services = chooseOrder(candidates, (candidate) => candidate.lastLoad, Math.random).map(
+    ({ service }) => service,
+  );
   const [{ service }] = candidates;
-  end.finallyDo(countStarted(service));
+  end.finallyDo(countStarted(services[0] ?? service));
   const { exits, context_length: contextLength, profile } = service.model.fathom;
   const depths = exits.map(({ depth }) => depth);
   const load = poolLoad(candidates);
@@ -115,7 +120,7 @@ export async function admit<T extends GenerationRequest>(
     request,
     path: endpoint.path,
     maxTokensField: field,
-    candidates,
+    services,
     prompt,
     limit: clippedLimit(limit, offer.maxTokens),
     offer,

@@ -83,7 +83,13 @@ export class StubService {
     this.url = `${inject("stubUrl")}/${name}`;
   }
 
-  async set(state: { load?: { running: number; waiting: number }; status?: number; model?: string }): Promise<this> {
+  async set(state: {
+    load?: { running: number; waiting: number };
+    status?: number;
+    model?: string;
+    mischief?: string;
+    healthDelayMs?: number;
+  }): Promise<this> {
     await this.#control({ method: "PUT", body: JSON.stringify(state) });
     return this;
   }

@@ -24,7 +24,8 @@ export async function serviceError(response: Response): Promise<ApiError> {
       ...(retryAfter === undefined ? {} : { retryAfter }),
     });
   }
-  const cause = `status ${response.status}, code ${code.data ?? "none"}`;
+  const words = body.success ? `: ${body.data.error.message}` : "";
+  const cause = `status ${response.status}, code ${code.data ?? "none"}${words}`;
   if (response.status === 503) {
     const message = "The GPU service is not available now.";
     return new ApiError("upstream_unavailable", message, { retryAfter: retryAfter ?? 2, cause });

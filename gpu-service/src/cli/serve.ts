@@ -2,6 +2,7 @@ import { readFile } from "node:fs/promises";
 import { type Command, Option } from "commander";
 import pino from "pino";
 import { EXECUTION_PROVIDERS, type ExecutionProvider } from "../engine/types.ts";
+import { fleetName, serviceUrl } from "./fleet-options.ts";
 import { CliError, decimalNumber, depthList, USAGE_EXIT_CODE, wholeNumber } from "./output.ts";
 
 const SECRET_VARIABLE = "FATHOM_SERVICE_SECRET";
@@ -18,11 +19,15 @@ interface ServeOptions {
   exits?: number[];
   insecure?: boolean;
   secretFile?: string;
-  maxConcurrent?: number;
+  maxConcurrent: number;
   maxWaiting?: number;
   kvMemory?: number;
   drainTimeout: number;
   requestTimeout: number;
+  register?: string;
+  publicUrl?: string;
+  region?: string;
+  pool?: string;
 }
 
 /** Adds `fathom serve`. */
@@ -38,7 +43,7 @@ export function registerServeCommand(program: Command): void {
     .option("--exits <depths>", "serve only these exits, such as 12,30", depthList)
     .option("--insecure", "ask for no key; only on a loopback host")
     .option("--secret-file <file>", `file that holds the key (default: the variable ${SECRET_VARIABLE})`)
-    .option("--max-concurrent <n>", "requests that run at the same time", wholeNumber(1, 4096))
+    .option("--max-concurrent <n>", "requests that run at the same time", wholeNumber(1, 4096), 16)
     .option("--max-waiting <n>", "requests that may wait for their turn", wholeNumber(0, 100_000))
     .option(
       "--kv-memory <mib>",
@@ -47,6 +52,10 @@ export function registerServeCommand(program: Command): void {
     )
     .option("--request-timeout <seconds>", "longest time for one answer", decimalNumber(0.001, 86_400), 600)
     .option("--drain-timeout <seconds>", "time for running answers after SIGTERM", decimalNumber(0, 86_400), 30)
+    .option("--register <url>", "tell this edge that the service is there", serviceUrl)
+    .option("--public-url <url>", "where the edge reaches it (with --register)", serviceUrl)
+    .option("--region <name>", "region that the edge is told", fleetName)
+    .option("--pool <name>", "pool to join (default: default)", fleetName)
     .addHelpText("after", "\nExample:\n  $ fathom serve models/smollm2-135m --port 8080 --insecure\n")
     .action(serve);
 }
@@ -54,12 +63,15 @@ export function registerServeCommand(program: Command): void {
 async function serve(dir: string, options: ServeOptions): Promise<void> {
   const { createApp } = await import("../http/app.ts");
   const { allowEverybody, requireSecret } = await import("../http/caller.ts");
+  const { describeModel } = await import("../http/describe-model.ts");
+  const { Registration } = await import("../http/registration.ts");
   const { listen } = await import("../http/server.ts");
   const { Service } = await import("../http/service.ts");
   const { ServiceMetrics } = await import("../metrics/service-metrics.ts");
   const { loadModel } = await import("../text/served-model.ts");
 
   const secret = await chooseSecret(options);
+  const register = registrationOf(options, secret);
   const destination = pino.destination({ fd: 2, sync: false, maxLength: MAX_LOG_BUFFER });
   const logger = pino({ base: null, level: process.env.FATHOM_LOG_LEVEL ?? "info" }, destination);
   const service = new Service();
@@ -94,6 +106,15 @@ async function serve(dir: string, options: ServeOptions): Promise<void> {
     }
     process.stdout.write(`Fathom serves ${model.manifest.name} at ${server.url} (exits ${info.exits.join(", ")})\n`);
   }
+  const registration =
+    model && register
+      ? new Registration({
+          ...register,
+          about: { ...register.about, model: describeModel(model) },
+          load: () => ({ ...service.load(), capacity: options.maxConcurrent }),
+          logger,
+        })
+      : undefined;
   const died = (model?.engine.died ?? new Promise<Error>(() => {})).then((err) => {
     // A service without an engine should be replaced, not drained of requests that it cannot answer.
     logger.fatal({ event: "engine died", err }, "the engine died");
@@ -101,6 +122,8 @@ async function serve(dir: string, options: ServeOptions): Promise<void> {
     return "engine died";
   });
   logger.info({ event: "draining", signal: await Promise.race([signal, died]) }, "draining");
+  // Before anything is refused: who asks another service from now on has lost nothing.
+  await registration?.leave();
   // From here on a second signal ends the process at once, as without a handler.
   const cut = await service.drain(options.drainTimeout * 1000);
   await server.close(FLUSH_MS);
@@ -115,10 +138,22 @@ function engineOptions({ provider, threads, exits, maxConcurrent, maxWaiting, kv
     provider,
     ...(threads === undefined ? {} : { threads }),
     ...(exits === undefined ? {} : { exits }),
-    ...(maxConcurrent === undefined ? {} : { maxConcurrent }),
+    maxConcurrent,
     ...(maxWaiting === undefined ? {} : { maxWaiting }),
     ...(kvMemory === undefined ? {} : { kvMemory: kvMemory * 2 ** 20 }),
   };
+}
+
+/** Where to register and as what; undefined without `--register`. */
+function registrationOf({ register, publicUrl, region, pool }: ServeOptions, secret: string | undefined) {
+  if (register === undefined) {
+    if ((publicUrl ?? region ?? pool) === undefined) return undefined;
+    throw usage("--public-url, --region and --pool are for --register");
+  }
+  if (publicUrl === undefined) throw usage("--register needs --public-url, where the edge reaches this service");
+  if (secret === undefined) throw usage("--register needs the key that this service shares with the edge");
+  const about = { url: publicUrl, pool: pool ?? "default", ...(region === undefined ? {} : { region }) };
+  return { edge: register, about, secret };
 }
 
 /** The key that callers must have, undefined with `--insecure`. */

@@ -8,9 +8,9 @@ import {
   PRICE_HEADER,
   REASON_HEADER,
 } from "@fathom/shared";
-import { sign } from "hono/jwt";
 import { expect, onTestFinished, test } from "vitest";
 import { z } from "zod";
+import { edgeToken } from "./testing/edge-token.ts";
 import {
   errorOf,
   parseSse,
@@ -183,15 +183,15 @@ test("everything but health needs a key", async () => {
 
 test("a token of the edge bounds the depth, and its reason and price are believed", async () => {
   const { url } = await start({ secret: SECRET, script: "ab" });
-  const exp = Math.floor(Date.now() / 1000) + 60;
-  const token = await sign({ iss: "fathom-edge", jti: "r1", max_depth: 4, exp }, SECRET);
-  const headers = { authorization: `Bearer ${token}`, [REASON_HEADER]: "load", [PRICE_HEADER]: "1000" };
-  const deep = await post(url + C, { ...CHAT, fathom: { depth: 8 } }, { headers });
+  const facts = { [REASON_HEADER]: "load", [PRICE_HEADER]: "1000" };
+  const headersOf = async (body: object) => ({ ...facts, ...(await edgeToken(SECRET, body, { max_depth: 4 })) });
+  const eight = { ...CHAT, fathom: { depth: 8 } };
+  const deep = await post(url + C, eight, { headers: await headersOf(eight) });
   expect(await errorOf(deep)).toMatchObject({ status: 403, code: "depth_not_allowed", param: "fathom.depth" });
-  const body = ChatCompletion.parse(await (await post(url + C, CHAT, { headers })).json());
+  const body = ChatCompletion.parse(await (await post(url + C, CHAT, { headers: await headersOf(CHAT) })).json());
   expect(body.fathom).toMatchObject({ depth: 4, reason: "load" });
   expect(body.fathom.cost.micro_usd).toBe(body.fathom.cost.layer_tokens);
-  const direct = { ...headers, authorization: `Bearer ${SECRET}` };
+  const direct = { ...facts, authorization: `Bearer ${SECRET}` };
   const own = ChatCompletion.parse(await (await post(url + C, CHAT, { headers: direct })).json());
   expect(own.fathom).toMatchObject({ depth: 8, reason: "plan", cost: { micro_usd: 0 } });
 });

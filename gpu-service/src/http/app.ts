@@ -6,6 +6,7 @@ import type { ServiceMetrics } from "../metrics/service-metrics.ts";
 import type { ServedModel } from "../text/served-model.ts";
 import { answer, type Outcome } from "./answer.ts";
 import { type AnswerFormat, chatFormat, completionFormat } from "./answer-format.ts";
+import { requireBoundBody } from "./bound-body.ts";
 import type { Authenticate, Caller } from "./caller.ts";
 import { describeModel } from "./describe-model.ts";
 import { errorResponse, toApiError } from "./errors.ts";
@@ -51,7 +52,7 @@ const REQUEST_ID = /^[A-Za-z0-9._:-]{1,128}$/;
 
 /** The GPU service's HTTP interface: OpenAI's, with the depth dial. */
 export function createApp(options: AppOptions): App {
-  const { service, metrics, authenticate, loopbackOnly } = options;
+  const { service, metrics, authenticate, loopbackOnly, logger } = options;
   const app: App = new Hono();
   app.use(identify(options));
   if (loopbackOnly) app.use(requireLoopbackHost);
@@ -63,9 +64,16 @@ export function createApp(options: AppOptions): App {
   );
 
   app.use(async (c, next) => {
-    c.set("caller", await authenticate(c.req.raw.headers));
+    const caller = await authenticate(c.req.raw.headers).catch((error: unknown) => {
+      // Why a token of the edge is refused (a clock, a replay) is for whoever runs the service.
+      const { message: reason } = toApiError(error);
+      logger.warn({ requestId: c.get("requestId"), reason }, "not authorised");
+      throw error;
+    });
+    c.set("caller", caller);
     await next();
   });
+  app.use(limitBody, requireBoundBody);
   route(app, "get", "/v1/models", (c) => c.json({ object: "list", data: [describeModel(service.model())] }));
   route(app, "get", "/v1/models/:id", (c) => {
     const id = c.req.param("id") ?? "";
@@ -73,7 +81,6 @@ export function createApp(options: AppOptions): App {
     if (answersTo(model, id)) return c.json(describeModel(model));
     throw new ApiError("model_not_found", `There is no model '${id}'.`, { param: "model" });
   });
-  app.use(limitBody);
   route(app, "post", "/v1/chat/completions", generation(options, chatFormat, resolveChat));
   route(app, "post", "/v1/completions", generation(options, completionFormat, resolveCompletion));
 

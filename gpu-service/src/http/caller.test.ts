@@ -7,11 +7,15 @@ import { allowEverybody, requireSecret, secretProblem } from "./caller.ts";
 const SECRET = "PUBLIC-or-PRIVATE-the-secret-is-bytes";
 const authenticate = await requireSecret(SECRET);
 
+const BODY = "ab".repeat(32);
+let ids = 0;
 const soon = (): number => Math.floor(Date.now() / 1000) + 60;
 const claims = (overrides: object = {}) => ({
   iss: "fathom-edge",
-  jti: "req-1",
+  jti: `req-${++ids}`,
   max_depth: 18,
+  body_sha256: BODY,
+  iat: soon() - 60,
   exp: soon(),
   ...overrides,
 });
@@ -42,6 +46,7 @@ test("a token of the edge carries its claims", async () => {
     reason: "budget",
     price: 250,
     cacheSalt: "acme",
+    bodySha256: BODY,
     priority,
   });
 });
@@ -108,7 +113,9 @@ test.each([
   ["an unsigned token", () => none(claims())],
   ["a token signed with another secret", () => bearer(claims(), "another secret of good length")],
   ["a token signed with another algorithm", () => bearer(claims(), SECRET, "512")],
-  ["an expired token", () => bearer(claims({ exp: soon() - 120 }))],
+  ["an expired token", () => bearer(claims({ iat: soon() - 160, exp: soon() - 100 }))],
+  ["a token without a body", () => bearer(claims({ body_sha256: undefined }))],
+  ["a token that lasts an hour", () => bearer(claims({ exp: soon() + 3600 }))],
   ["a token without an end", () => bearer(claims({ exp: undefined }))],
   ["a token of another issuer", () => bearer(claims({ iss: "someone" }))],
   ["a token without a depth", () => bearer(claims({ max_depth: undefined }))],
@@ -116,6 +123,36 @@ test.each([
   await expect(authenticate(headers(await authorization()))).rejects.toMatchObject({
     code: "invalid_api_key",
     status: 401,
+  });
+});
+
+test("a token is good once", async () => {
+  const token = await bearer(claims());
+  await authenticate(headers(token));
+  await expect(authenticate(headers(token))).rejects.toMatchObject({
+    code: "invalid_api_key",
+    message: expect.stringContaining("used before"),
+  });
+});
+
+test.each([
+  ["behind", -25],
+  ["ahead", 25],
+])("a clock that is 25 s %s does no harm", async (_, seconds) => {
+  const now = soon() - 60 + seconds;
+  const token = await bearer(claims({ iat: now, exp: now + 60 }));
+  expect(await authenticate(headers(token))).toMatchObject({ maxDepth: 18 });
+});
+
+test.each([
+  ["not valid yet", 300],
+  ["has expired", -300],
+])("a clock that is 5 minutes off is named: %s", async (words, seconds) => {
+  const now = soon() - 60 + seconds;
+  const authenticated = authenticate(headers(await bearer(claims({ iat: now, exp: now + 60 }))));
+  await expect(authenticated).rejects.toMatchObject({
+    code: "invalid_api_key",
+    message: expect.stringContaining(words),
   });
 });
 

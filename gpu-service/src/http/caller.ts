@@ -1,15 +1,19 @@
-import { createHash, timingSafeEqual, webcrypto } from "node:crypto";
+import { createHash, timingSafeEqual, type webcrypto } from "node:crypto";
 import {
   ApiError,
+  CLOCK_SKEW_SECONDS,
   DepthReason,
   PRICE_HEADER,
   PRIORITY_HEADER,
   REASON_HEADER,
   RequestPriority,
   ServiceTokenClaims,
+  tokenTimeProblem,
 } from "@fathom/shared";
 import { verify } from "hono/jwt";
+import { hmacKey } from "./hmac-key.ts";
 import { badHeader } from "./request-limits.ts";
+import { UsedTokens } from "./used-tokens.ts";
 
 /** Who calls, and what that entitles to. */
 export interface Caller {
@@ -21,6 +25,8 @@ export interface Caller {
   price: number;
   /** Shares K/V of prompt beginnings with callers of the same salt only; direct callers have none. */
   cacheSalt: string | undefined;
+  /** The only body that the token is good for, as SHA-256 in hex; direct callers may send any. */
+  bodySha256: string | undefined;
   /** Whose turn it is when requests wait. */
   priority: RequestPriority;
 }
@@ -45,19 +51,13 @@ export const allowEverybody: Authenticate = async (headers) => direct(headers);
 
 /**
  * Accepts the secret itself as bearer token, or a token that the edge signed with it (HS256). What the edge says in headers
- * counts only with such a token; who has the secret may name a request's priority in a header.
+ * counts only with such a token, which is good once and for one body (see bound-body.ts); who has the secret may name a request's priority in a header.
  * @throws (the returned function) ApiError `missing_api_key`, `invalid_api_key`, `invalid_request` for a malformed header.
  */
 export async function requireSecret(secret: string): Promise<Authenticate> {
   const expected = digest(secret);
-  // As raw bytes: hono would read a secret that looks like PEM as a public key.
-  const key = await webcrypto.subtle.importKey(
-    "raw",
-    new TextEncoder().encode(secret),
-    { name: "HMAC", hash: "SHA-256" },
-    false,
-    ["verify"],
-  );
+  const key = await hmacKey(secret);
+  const used = new UsedTokens();
   return async (headers) => {
     const header = headers.get("authorization");
     if (header === null) {
@@ -67,17 +67,31 @@ export async function requireSecret(secret: string): Promise<Authenticate> {
     if (token === undefined) throw invalidKey("the Authorization header is not of the form 'Bearer KEY'");
     // Digests have one length, so that the comparison tells nothing about the secret's.
     if (timingSafeEqual(digest(token), expected)) return direct(headers);
-    return fromEdge(await claimsOf(token, key), headers);
+    const claims = await claimsOf(token, key);
+    takeOnce(used, claims);
+    return fromEdge(claims, headers);
   };
+}
+
+/** @throws ApiError `invalid_api_key` for a token that is too old, too new or was shown before; `overloaded`. */
+function takeOnce(used: UsedTokens, claims: ServiceTokenClaims): void {
+  const now = Date.now() / 1000;
+  const problem = tokenTimeProblem(claims, now);
+  if (problem !== undefined) throw invalidKey(problem);
+  const taken = used.take(claims.jti, claims.exp + CLOCK_SKEW_SECONDS, now);
+  if (taken === "replayed") throw invalidKey("the token has been used before");
+  if (taken === "full") {
+    throw new ApiError("overloaded", "More tokens were used than can be remembered.", { retryAfter: 5 });
+  }
 }
 
 async function claimsOf(token: string, key: webcrypto.CryptoKey): Promise<ServiceTokenClaims> {
   let payload: unknown;
   try {
-    payload = await verify(token, key, "HS256");
-  } catch (error) {
-    const expired = error instanceof Error && error.name === "JwtTokenExpired";
-    throw invalidKey(expired ? "the token has expired" : "the key is wrong");
+    // The times are looked at once the signature is known to be right, and with room for clocks that differ.
+    payload = await verify(token, key, { alg: "HS256", exp: false, iat: false, nbf: false });
+  } catch {
+    throw invalidKey("the key is wrong");
   }
   const claims = ServiceTokenClaims.safeParse(payload);
   if (claims.success) return claims.data;
@@ -90,7 +104,14 @@ function direct(headers: Headers): Caller {
   const known = PriorityClass.optional().safeParse(given ?? undefined);
   if (!known.success) throw badHeader(PRIORITY_HEADER, `must be one of ${PriorityClass.options.join(", ")}`);
   const priority = known.data ? { ...DEFAULT_PRIORITY, class: known.data } : DEFAULT_PRIORITY;
-  return { maxDepth: Number.POSITIVE_INFINITY, reason: undefined, price: 0, cacheSalt: undefined, priority };
+  return {
+    maxDepth: Number.POSITIVE_INFINITY,
+    reason: undefined,
+    price: 0,
+    cacheSalt: undefined,
+    bodySha256: undefined,
+    priority,
+  };
 }
 
 function fromEdge(claims: ServiceTokenClaims, headers: Headers): Caller {
@@ -104,6 +125,7 @@ function fromEdge(claims: ServiceTokenClaims, headers: Headers): Caller {
     reason: known.data,
     price: price === null ? 0 : Number(price),
     cacheSalt: claims.cache_salt,
+    bodySha256: claims.body_sha256,
     priority: claims.priority ?? DEFAULT_PRIORITY,
   };
 }

@@ -1,7 +1,7 @@
 import { ChatCompletion, ChatCompletionChunk, type Manifest, PRIORITY_HEADER } from "@fathom/shared";
-import { sign } from "hono/jwt";
 import { expect, onTestFinished, test } from "vitest";
 import { z } from "zod";
+import { edgeToken } from "./testing/edge-token.ts";
 import {
   errorOf,
   parseSse,
@@ -76,12 +76,13 @@ test("each chunk carries the depths at which its own tokens were decided", async
 
 test("the edge's token caps every policy, and its priority reaches the engine", async () => {
   const { url, engine } = await start({ secret: SECRET, manifest: CALIBRATED });
-  const exp = Math.floor(Date.now() / 1000) + 60;
-  const priority = { class: "batch", weight: 4 };
-  const token = await sign({ iss: "fathom-edge", jti: "r", max_depth: 4, priority, exp }, SECRET);
-  const headers = { authorization: `Bearer ${token}` };
-  await post(url + PATH, { ...CHAT, fathom: { exit: "confidence" } }, { headers });
-  const deep = await post(url + PATH, { ...CHAT, fathom: { exit: "speculative", depth: 8 } }, { headers });
+  const priority = { class: "batch" as const, weight: 4 };
+  const ask = async (fathom: object) => {
+    const body = { ...CHAT, fathom };
+    return await post(url + PATH, body, { headers: await edgeToken(SECRET, body, { max_depth: 4, priority }) });
+  };
+  await ask({ exit: "confidence" });
+  const deep = await ask({ exit: "speculative", depth: 8 });
   expect(await errorOf(deep)).toMatchObject({ status: 403, code: "depth_not_allowed", param: "fathom.depth" });
   expect(engine.requests).toMatchObject([{ depth: 4, policy: { thresholds: { 2: 0.95 } }, priority }]);
 });

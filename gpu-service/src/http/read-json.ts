@@ -45,7 +45,7 @@ export async function readJson(request: {
 }
 
 /** Reading fails when the client goes away before it has sent everything. */
-function readFailure(error: unknown): ApiError {
+export function readFailure(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
   return new ApiError("cancelled", "The request ended before its body was complete.", { cause: error });
 }

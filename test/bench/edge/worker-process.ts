@@ -25,8 +25,22 @@ export interface WorkerProcess {
   stop(): Promise<void>;
 }
 
+/** The router's modules, built once. */
+let built: Promise<Module[]> | undefined;
+
 /** Builds the router as it is deployed and runs it with the bindings of wrangler.jsonc, all of them local. */
-export async function startEdge(variables: Record<string, string>): Promise<WorkerProcess> {
+export async function startEdge(
+  variables: Record<string, string>,
+  onLog: (line: string) => void = () => undefined,
+): Promise<WorkerProcess> {
+  built ??= buildEdge();
+  const { workerOptions } = unstable_getMiniflareWorkerOptions(join(EDGE, "wrangler.jsonc"));
+  const { bindings, ...options } = workerOptions as { bindings?: object };
+  const bound = { ...options, bindings: { ...bindings, ...variables } } as Partial<V4MiniflareOptions>;
+  return await start(bound, await built, onLog);
+}
+
+async function buildEdge(): Promise<Module[]> {
   const out = await mkdtemp(join(tmpdir(), "fathom-bench-edge-"));
   const wrangler = join(dirname(createRequire(import.meta.url).resolve("wrangler/package.json")), "bin/wrangler.js");
   const args = [wrangler, "deploy", "--dry-run", "--outdir", out, "--minify"];
@@ -34,11 +48,9 @@ export async function startEdge(variables: Record<string, string>): Promise<Work
     cwd: EDGE,
     env: { ...process.env, WRANGLER_SEND_METRICS: "false" },
   });
-  const { workerOptions } = unstable_getMiniflareWorkerOptions(join(EDGE, "wrangler.jsonc"));
   const modules = await readModules(out);
   await rm(out, { recursive: true });
-  const { bindings, ...options } = workerOptions as { bindings?: object };
-  return await start({ ...options, bindings: { ...bindings, ...variables } } as Partial<V4MiniflareOptions>, modules);
+  return modules;
 }
 
 /** A worker that passes every request on and does nothing else. */
@@ -72,7 +84,11 @@ async function readModules(dir: string): Promise<Module[]> {
   );
 }
 
-async function start(options: Partial<V4MiniflareOptions>, modules: Module[]): Promise<WorkerProcess> {
+async function start(
+  options: Partial<V4MiniflareOptions>,
+  modules: Module[],
+  onLog: (line: string) => void = () => undefined,
+): Promise<WorkerProcess> {
   const before = new Set(await workerds());
   const miniflare = new Miniflare(
     convertV4MiniflareOptions({
@@ -84,7 +100,7 @@ async function start(options: Partial<V4MiniflareOptions>, modules: Module[]): P
       inspectorPort: 0,
       name: WORKER,
       // One line of log per request is the worker's work; printing it is not.
-      handleStructuredLogs: () => undefined,
+      handleStructuredLogs: ({ message }) => onLog(message),
     } as V4MiniflareOptions),
   );
   const url = (await miniflare.ready).origin;

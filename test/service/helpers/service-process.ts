@@ -42,10 +42,21 @@ export interface ServiceProcess {
   stop(): Promise<void>;
 }
 
+/** How the process itself is to run. */
+export interface ProcessOptions {
+  /** Arguments of Node, before the command. */
+  nodeArgs?: readonly string[];
+  env?: Record<string, string>;
+}
+
 /** Starts `fathom serve` on a free port as a user would, and waits until it is ready. */
-export async function serviceProcess(dir: string, args: readonly string[] = []): Promise<ServiceProcess> {
-  const child = spawn(process.execPath, [CLI, "serve", dir, "--port", "0", ...args], {
-    env: { ...process.env, FATHOM_SERVICE_SECRET: SECRET },
+export async function serviceProcess(
+  dir: string,
+  args: readonly string[] = [],
+  { nodeArgs = [], env = {} }: ProcessOptions = {},
+): Promise<ServiceProcess> {
+  const child = spawn(process.execPath, [...nodeArgs, CLI, "serve", dir, "--port", "0", ...args], {
+    env: { ...process.env, FATHOM_SERVICE_SECRET: SECRET, ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   const log: LogLine[] = [];
