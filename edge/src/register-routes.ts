@@ -25,7 +25,7 @@ import { listModels, showModel } from "./routes/models.ts";
 import { showDocument, showReference } from "./routes/reference.ts";
 import { showTenantUsage as exportTenantUsage, showUsage } from "./routes/usage.ts";
 
-/** Registers every route of the edge. The document of `openapi/` describes the same ones. */
+/** Registers every route of the edge. The document of `openapi/` describes the same ones, but for `/internal`, where services speak to us. */
 export function registerRoutes(app: Hono<AppEnv>, plans: Plans): void {
   const apiKey = requireApiKey(plans, "inference");
   // What reserves budget is let in by the reservation itself.

@@ -125,3 +125,16 @@ test("when every service is left alone the refusal comes at once", async () => {
   expect(await second.requests()).toHaveLength(FAILURES_TO_OPEN);
   expect(await tenant.usage()).toMatchObject({ settled: 0, reserved: 0, inFlight: 0 });
 });
+
+test.each(["break 2", "no account"])(
+  "a service whose answers end with '%s' is left alone, though each begins well",
+  async (mischief) => {
+    const service = await new StubService().set({ mischief });
+    const edge = edgeWith({ UPSTREAMS: service.url });
+    const { key } = await newTenant("exact");
+    const ask = () => edge("/v1/chat/completions", post(key, { ...CHAT, stream: true }));
+    for (let i = 0; i < FAILURES_TO_OPEN; i++) expect((await events(await ask())).at(-1)).toContain("upstream_failed");
+    expect(await refusal(await ask())).toMatchObject({ status: 503, code: "upstream_unavailable" });
+    expect(await service.requests()).toHaveLength(FAILURES_TO_OPEN);
+  },
+);

@@ -11,6 +11,7 @@ import {
   mainService,
   newTenant,
   post,
+  StubService,
   type TestTenant,
 } from "../testing/edge.ts";
 
@@ -103,9 +104,15 @@ describe("a client that leaves", () => {
 });
 
 describe("a service that fails in the middle", () => {
+  /** Of a service of its own: one that fails again and again is left alone. */
+  const ask = async (tenant: TestTenant, user: string) => {
+    const edge = edgeWith({ UPSTREAMS: new StubService().url });
+    return await edge("/v1/chat/completions", post(tenant.key, { ...CHAT, stream: true, user }));
+  };
+
   test.each(["break 3", "half event 3", "garbage 3"])("becomes an error event without [DONE]: %s", async (user) => {
     const tenant = await newExactTenant();
-    const data = await events(await chat(tenant, { stream: true, user }));
+    const data = await events(await ask(tenant, user));
     expect(data).toHaveLength(4);
     for (const text of data.slice(0, 3)) ChatCompletionChunk.parse(JSON.parse(text));
     expect(ErrorBody.parse(JSON.parse(data[3] ?? "")).error).toMatchObject({ code: "upstream_failed" });
@@ -114,7 +121,7 @@ describe("a service that fails in the middle", () => {
 
   test("may say so itself", async () => {
     const tenant = await newExactTenant();
-    const data = await events(await chat(tenant, { stream: true, user: "error event 2" }));
+    const data = await events(await ask(tenant, "error event 2"));
     expect(data).toHaveLength(3);
     expect(ErrorBody.parse(JSON.parse(data[2] ?? "")).error.message).toBe("the service's own words");
     expect(await settled(tenant)).toMatchObject({ settled: ESTIMATED_PROMPT + 2 * 30, reserved: 0 });
@@ -122,7 +129,7 @@ describe("a service that fails in the middle", () => {
 
   test("an answer without its account is not whole", async () => {
     const tenant = await newExactTenant();
-    const data = await events(await chat(tenant, { stream: true, user: "no account" }));
+    const data = await events(await ask(tenant, "no account"));
     expect(data).not.toContain("[DONE]");
     expect(JSON.parse(data.at(-1) ?? "")).toMatchObject({ error: { code: "upstream_failed" } });
     expect(await settled(tenant)).toMatchObject({ reserved: 0 });
