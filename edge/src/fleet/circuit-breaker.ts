@@ -37,7 +37,9 @@ export function afterEnd(breaker: CircuitBreaker, end: "answered" | "failed" | "
     case "failed":
       return afterFailure(breaker, now);
     case "unknown":
-      return breaker.state === "half-open" ? { state: "open", until: now, restMs: breaker.restMs } : breaker;
+      return breaker.state === "half-open"
+        ? { state: "open", until: now + breaker.restMs, restMs: breaker.restMs }
+        : breaker;
     default:
       return end satisfies never;
   }
