@@ -64,8 +64,11 @@ function requestsAt({ load }: ReadyService): number {
   return load.running + load.waiting;
 }
 
+/** By requests, or by K/V memory where that is scarcer: a few long contexts can fill a service as well. */
 function loadOf(service: ReadyService, capacity: number): number {
-  return requestsAt(service) / (service.load.capacity ?? capacity);
+  const { capacity: own, kv_free_bytes: free, kv_total_bytes: total } = service.load;
+  const held = free === undefined || total === undefined ? 0 : 1 - free / total;
+  return Math.max(requestsAt(service) / (own ?? capacity), held);
 }
 
 /** A region that nobody named comes last. */

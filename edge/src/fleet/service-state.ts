@@ -7,6 +7,11 @@ export const ServiceLoad = z.object({
   waiting: z.int().min(0),
   /** Requests that may run at the same time, where the service says so. */
   capacity: z.int().min(1).optional(),
+  /** Bytes of K/V that requests may still claim, and all that there may be, where the service says so. */
+  kv_free_bytes: z.int().min(0).optional(),
+  kv_total_bytes: z.int().min(1).optional(),
+  /** How long a running request has waited for a token of late, milliseconds. */
+  ms_per_token: z.number().min(0).optional(),
 });
 export type ServiceLoad = z.infer<typeof ServiceLoad>;
 

@@ -27,6 +27,21 @@ describe("a service that registers", () => {
     ]);
   });
 
+  test("counts as full when its K/V memory is, however few requests it runs", async () => {
+    const [pool, free] = [newPool(), await newTenant("free")];
+    const service = new StubService();
+    const load = { running: 1, waiting: 0, capacity: 16, kv_total_bytes: 1000, ms_per_token: 12.5 };
+    const ask = async (kv_free_bytes: number) => {
+      await sendBeat(beatOf(service.url, { pool, load: { ...load, kv_free_bytes } }));
+      return await edgeWith({ UPSTREAMS: "", POOL: pool })("/v1/chat/completions", post(free.key, CHAT));
+    };
+    expect(await refusal(await ask(0))).toMatchObject({ status: 429, code: "overloaded" });
+    expect((await env.FLEET.getByName(pool).snapshot([])).services[0]?.load).toMatchObject({
+      ...load,
+      kv_free_bytes: 0,
+    });
+  });
+
   test("is out when it is silent, and at once when it leaves", async () => {
     const pool = newPool();
     const [silent, leaving] = [new StubService().url, new StubService().url];

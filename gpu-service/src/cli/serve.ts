@@ -65,6 +65,7 @@ async function serve(dir: string, options: ServeOptions): Promise<void> {
   const { allowEverybody, requireSecret } = await import("../http/caller.ts");
   const { describeModel } = await import("../http/describe-model.ts");
   const { Registration } = await import("../http/registration.ts");
+  const { LoadMeter } = await import("../http/load-meter.ts");
   const { listen } = await import("../http/server.ts");
   const { Service } = await import("../http/service.ts");
   const { ServiceMetrics } = await import("../metrics/service-metrics.ts");
@@ -106,12 +107,17 @@ async function serve(dir: string, options: ServeOptions): Promise<void> {
     }
     process.stdout.write(`Fathom serves ${model.manifest.name} at ${server.url} (exits ${info.exits.join(", ")})\n`);
   }
+  const meter = new LoadMeter();
   const registration =
     model && register
       ? new Registration({
           ...register,
           about: { ...register.about, model: describeModel(model) },
-          load: () => ({ ...service.load(), capacity: options.maxConcurrent }),
+          load: () => ({
+            ...service.load(),
+            capacity: options.maxConcurrent,
+            ...meter.read(model.engine.stats(), performance.now()),
+          }),
           logger,
         })
       : undefined;

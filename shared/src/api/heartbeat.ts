@@ -29,6 +29,11 @@ export const Heartbeat = z.object({
     waiting: z.int().min(0),
     /** Requests that may run at the same time. */
     capacity: z.int().min(1),
+    /** Bytes of K/V that requests may still claim, and all that there may be. */
+    kv_free_bytes: z.int().min(0).optional(),
+    kv_total_bytes: z.int().min(1).optional(),
+    /** How long a running request has waited for a token of late, milliseconds; absent when none came. */
+    ms_per_token: z.number().min(0).optional(),
   }),
   model: ModelDescription,
 });
