@@ -7,9 +7,14 @@ const INT8_ACTIVATIONS = 4;
 /** MatMulNBits with float32 activations; int8 weights have no such kernel for a few rows and would be unpacked each time. */
 const FLOAT32_ACTIVATIONS = 1;
 
-/** Eight bits are too few for what attention has gathered (docs/decisions/018); everywhere else they cost little. */
-function accuracyLevel(name: string, bits: 4 | 8): number {
-  return bits === 4 && name.endsWith(".attn.o") ? FLOAT32_ACTIVATIONS : INT8_ACTIVATIONS;
+/**
+ * Eight bits are too few for what attention has gathered in the lower half of the layers, from where an error is carried through
+ * all that follow (docs/decisions/018); everywhere else they cost little.
+ */
+function accuracyLevel({ architecture }: Manifest, name: string, bits: 4 | 8): number {
+  const layer = /^layers\.(\d+)\.attn\.o$/.exec(name)?.[1];
+  const low = layer !== undefined && Number(layer) < architecture.layers / 2;
+  return bits === 4 && low ? FLOAT32_ACTIVATIONS : INT8_ACTIVATIONS;
 }
 
 /** Looks a tensor up in the manifest. @throws Error naming the tensor when the checkpoint lacks it. */
@@ -62,7 +67,13 @@ function linear(b: GraphBuilder, manifest: Manifest, name: string, x: string): s
         const shape = [n * Math.ceil((blocks * bits) / 8)];
         inputs.push(b.initializer({ name: `${name}.zero_points`, type: "uint8", shape, data: tensor.zero_points }));
       }
-      const attributes = { K: columns, N: n, bits, block_size: block, accuracy_level: accuracyLevel(name, bits) };
+      const attributes = {
+        K: columns,
+        N: n,
+        bits,
+        block_size: block,
+        accuracy_level: accuracyLevel(manifest, name, bits),
+      };
       return b.node("MatMulNBits", inputs, { attributes, domain: MICROSOFT });
     }
   }
