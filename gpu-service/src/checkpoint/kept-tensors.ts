@@ -4,15 +4,21 @@ import type { Checkpoint } from "./open-checkpoint.ts";
 import { readTensorChunks } from "./read-tensor.ts";
 import { DEFAULT_BLOCK_SIZE } from "./stored-bytes.ts";
 
+/** Matrices whose stored bytes another checkpoint takes over. */
+export interface KeptMatrices {
+  checkpoint: Checkpoint;
+  names: ReadonlySet<string>;
+}
+
 /**
- * Names of the matrices that `source` stores as `plan` asks and whose values `checkpoint` has to the last bit, as a checkpoint
+ * The matrices that `source` stores as `plan` asks and whose values `checkpoint` has to the last bit, as a checkpoint
  * has that was trained from it and left them alone: their bytes can be taken over, where encoding anew might round again.
  */
 export async function unchangedMatrices(
   checkpoint: Checkpoint,
   source: Checkpoint,
   plan: Manifest["quantization"],
-): Promise<Set<string>> {
+): Promise<KeptMatrices> {
   const names = new Set<string>();
   const blockSize = ({ block_size = DEFAULT_BLOCK_SIZE }: { block_size?: number | undefined }) => block_size;
   for (const [name, { shape }] of Object.entries(checkpoint.manifest.tensors)) {
@@ -22,7 +28,7 @@ export async function unchangedMatrices(
     if (blockSize(blockLayout(source.manifest.quantization, name)) !== blockSize(plan)) continue;
     if (await sameValues(checkpoint, source, name)) names.add(name);
   }
-  return names;
+  return { checkpoint: source, names };
 }
 
 async function sameValues(a: Checkpoint, b: Checkpoint, name: string): Promise<boolean> {

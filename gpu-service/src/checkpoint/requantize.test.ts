@@ -4,6 +4,7 @@ import { type DepthProfile, tensorShapes, type WeightFormat } from "@fathom/shar
 import { beforeAll, expect, test } from "vitest";
 import { CheckpointWriter } from "./checkpoint-writer.ts";
 import { importCheckpoint } from "./import-checkpoint.ts";
+import { unchangedMatrices } from "./kept-tensors.ts";
 import { openCheckpoint } from "./open-checkpoint.ts";
 import { readTensor, readTensorBytes, readTensorChunks } from "./read-tensor.ts";
 import { requantize } from "./requantize.ts";
@@ -61,7 +62,9 @@ test("matrices that still have a checkpoint's values keep its bytes, the others 
   await writer.finish();
 
   const tuned = await openCheckpoint(at("tuned"));
-  await requantize(tuned, at("tuned-int4"), "int4", { keep: kept, offsets: new Set(["layers.0.attn.o"]) });
+  const keep = await unchangedMatrices(tuned, kept, weightPlan("int4"));
+  expect(keep.names).not.toContain(changed);
+  await requantize(tuned, at("tuned-int4"), "int4", { keep, offsets: new Set(["layers.0.attn.o"]) });
   const result = await openCheckpoint(at("tuned-int4"));
   const matrices = [...tensorShapes(architecture)].filter(
     ([tensor, shape]) => shape.length === 2 && tensor !== changed,
@@ -78,9 +81,10 @@ test("matrices that still have a checkpoint's values keep its bytes, the others 
 });
 
 test("another format keeps nothing", async () => {
-  await requantize(await openCheckpoint(at("fp32")), at("kept-none"), "int8", {
-    keep: await openCheckpoint(at("fp32")),
-  });
+  const checkpoint = await openCheckpoint(at("fp32"));
+  const keep = await unchangedMatrices(checkpoint, checkpoint, weightPlan("int8"));
+  expect(keep.names).toEqual(new Set());
+  await requantize(checkpoint, at("kept-none"), "int8", { keep });
   expect((await openCheckpoint(at("kept-none"))).manifest.tensors["layers.0.attn.o"]?.format).toBe("int8");
 });
 

@@ -13,7 +13,7 @@ import { CheckpointError } from "./checkpoint-error.ts";
 import { type CheckpointHeader, CheckpointWriter, EncodedTensor } from "./checkpoint-writer.ts";
 import type { TensorBytes } from "./dequantize.ts";
 import { checkExits } from "./import-checkpoint.ts";
-import { unchangedMatrices } from "./kept-tensors.ts";
+import type { KeptMatrices } from "./kept-tensors.ts";
 import { modelCard } from "./model-card.ts";
 import type { Checkpoint } from "./open-checkpoint.ts";
 import { readTensorBytes, readTensorChunks } from "./read-tensor.ts";
@@ -27,8 +27,8 @@ export interface RequantizeOptions {
   force?: boolean;
   /** int4 matrices, all or those named, carry an offset per block (see `offsetColumns`). Default: as `weightPlan` says. */
   offsets?: boolean | ReadonlySet<string>;
-  /** Matrices that have the values of this checkpoint are stored byte for byte as it stores them, offsets or not. */
-  keep?: Checkpoint;
+  /** Stored byte for byte as their checkpoint stores them, offsets or not (see `unchangedMatrices`). */
+  keep?: KeptMatrices;
   /** Encodes a tensor in the new format in a way of its own; undefined leaves it to rounding. */
   encode?: (name: string, quantization: Manifest["quantization"]) => Promise<TensorBytes | undefined>;
   /** Said in the provenance. */
@@ -53,8 +53,7 @@ export async function requantize(
 ): Promise<Manifest> {
   const { onProgress, signal, encode, keep } = options;
   signal?.throwIfAborted();
-  const kept = keep ? await unchangedMatrices(checkpoint, keep, weightPlan(weights)) : new Set<string>();
-  const header = newHeader(checkpoint, weights, kept, options);
+  const header = newHeader(checkpoint, weights, options);
   const shapes = [...tensorShapes(header.architecture, header.exit_heads)].map(
     ([name, shape]) => [name, product(shape)] as const,
   );
@@ -63,8 +62,9 @@ export async function requantize(
   try {
     let done = 0;
     for (const [name, values] of shapes) {
-      const encoded =
-        keep && kept.has(name) ? await readTensorBytes(keep, name) : await encode?.(name, header.quantization);
+      const encoded = keep?.names.has(name)
+        ? await readTensorBytes(keep.checkpoint, name)
+        : await encode?.(name, header.quantization);
       signal?.throwIfAborted();
       const stored = encoded ? new EncodedTensor(encoded) : abortable(readTensorChunks(checkpoint, name), signal);
       await writer.writeTensor(name, stored);
@@ -84,7 +84,6 @@ export async function requantize(
 function newHeader(
   { dir, manifest }: Checkpoint,
   weights: WeightFormat,
-  kept: ReadonlySet<string>,
   { exits: wanted, offsets, keep, note: remark }: RequantizeOptions,
 ): CheckpointHeader {
   const { name, architecture, tokenizer, provenance, quantization, thresholds, profile } = manifest;
@@ -99,7 +98,7 @@ function newHeader(
     architecture,
     exits,
     ...(exitHeads.length > 0 ? { exit_heads: exitHeads } : {}),
-    quantization: withOffsets(manifest, weightPlan(weights), kept, offsets, keep),
+    quantization: withOffsets(manifest, weightPlan(weights), offsets, keep),
     tokenizer,
     ...(keptProfile ? { profile: keptProfile } : {}),
     provenance: {
@@ -114,16 +113,15 @@ function newHeader(
 function withOffsets(
   { tensors }: Manifest,
   plan: Manifest["quantization"],
-  kept: ReadonlySet<string>,
   wanted: RequantizeOptions["offsets"] = true,
-  keep?: Checkpoint,
+  keep?: KeptMatrices,
 ): Manifest["quantization"] {
   if (plan.offsets === undefined) return plan;
   const matrices = Object.keys(tensors).filter(
     (name) => tensorFormat(plan, name, tensors[name]?.shape ?? []) === "int4",
   );
   const offsets = matrices.filter((name) => {
-    if (keep && kept.has(name)) return blockLayout(keep.manifest.quantization, name).offsets === true;
+    if (keep?.names.has(name)) return blockLayout(keep.checkpoint.manifest.quantization, name).offsets === true;
     return typeof wanted === "boolean" ? wanted : wanted.has(name);
   });
   if (offsets.length > 0 && offsets.length < matrices.length) return { ...plan, offsets };

@@ -55,7 +55,9 @@ async function quantize(dir: string, options: QuantizeOptions): Promise<void> {
   const { availableParallelism } = await import("node:os");
   const { quantizeCalibrated } = await import("../quantize/quantize-checkpoint.ts");
   const { openCheckpoint } = await import("../checkpoint/open-checkpoint.ts");
+  const { unchangedMatrices } = await import("../checkpoint/kept-tensors.ts");
   const { requantize } = await import("../checkpoint/requantize.ts");
+  const { weightPlan } = await import("../checkpoint/weight-plan.ts");
   const { ProgressBar } = await import("./progress-bar.ts");
   const bar = new ProgressBar();
   try {
@@ -66,7 +68,9 @@ async function quantize(dir: string, options: QuantizeOptions): Promise<void> {
         ...(offsets === undefined
           ? {}
           : { offsets: offsets === false ? false : selectedMatrices(offsets, checkpoint) }),
-        ...(keep === undefined ? {} : { keep: await openCheckpoint(keep) }),
+        ...(keep === undefined
+          ? {}
+          : { keep: await unchangedMatrices(checkpoint, await openCheckpoint(keep), weightPlan(weights)) }),
         signal,
         onProgress: (done: number, total: number) => bar.update("quantising", done, total),
       };

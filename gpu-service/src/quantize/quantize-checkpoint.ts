@@ -1,8 +1,6 @@
 import type { Manifest, WeightFormat } from "@fathom/shared";
-import { unchangedMatrices } from "../checkpoint/kept-tensors.ts";
 import type { Checkpoint } from "../checkpoint/open-checkpoint.ts";
 import { type RequantizeOptions, requantize } from "../checkpoint/requantize.ts";
-import { weightPlan } from "../checkpoint/weight-plan.ts";
 import { randomStream, shuffled } from "../random/random-stream.ts";
 import { TextModel } from "../text/text-model.ts";
 import { loadDataset } from "../train/data/dataset.ts";
@@ -36,11 +34,8 @@ export async function quantizeCalibrated(
   options: RequantizeOptions = {},
 ): Promise<Manifest> {
   if (weights !== "int4") throw new TrainError(`calibration is for int4; ${weights} needs none`);
-  const kept = options.keep
-    ? await unchangedMatrices(checkpoint, options.keep, weightPlan(weights))
-    : new Set<string>();
   const windows = await calibrationWindows(checkpoint, data, template, tokens);
-  const quantizer = await LayerQuantizer.create(checkpoint, windows, kept, threads);
+  const quantizer = await LayerQuantizer.create(checkpoint, windows, options.keep?.names ?? new Set(), threads);
   try {
     const note = `by GPTQ on ${windows.length * (windows[0]?.length ?? 0)} tokens`;
     return await requantize(checkpoint, out, weights, {
