@@ -4,19 +4,10 @@ import { expect, test } from "vitest";
 import { acceptOffer } from "../ledger/offer.ts";
 import { type DepthInput, decideDepth, depthOffers, loadLimits } from "./depth-policy.ts";
 import type { Plan } from "./plan.ts";
+import { PLAN } from "./testing.ts";
 import { priceOffers } from "./worst-case.ts";
 
 const EXITS = [12, 18, 24, 30];
-
-const PLAN: Plan = {
-  depth: { min: 12, max: 24, default: 24 },
-  price_nano_usd_per_layer_token: 1000,
-  requests_per_minute: 10,
-  concurrency: 10,
-  monthly_budget_micro_usd: 100_000,
-  priority: 0,
-  max_tokens: 100,
-};
 
 function offers(wish?: FathomRequest, more: Partial<DepthInput> = {}) {
   return depthOffers({ planName: "pro", plan: PLAN, exits: EXITS, load: 0, wish, ...more });
