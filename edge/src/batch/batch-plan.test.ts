@@ -27,13 +27,18 @@ test("a batch leaves half of rate and concurrency to others, and always has some
   }
 });
 
-test("there is room exactly where a service is below the load, and never for more than that", () => {
-  const loads = fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { maxLength: 5 });
+test("there is room exactly where a service is below the load, and never for more than its capacity gives", () => {
+  const service = fc.record({
+    load: fc.double({ min: 0, max: 3, noNaN: true }),
+    capacity: fc.integer({ min: 1, max: 64 }),
+  });
   fc.assert(
-    fc.property(loads, fc.integer({ min: 1, max: 100 }), fc.integer({ min: 1, max: 64 }), (list, percent, capacity) => {
-      const room = batchRoom(list, percent / 100, capacity);
-      expect(room > 0).toBe(list.some((load) => load < percent / 100));
-      expect(room).toBeLessThanOrEqual(list.length * Math.ceil((percent / 100) * capacity));
+    fc.property(fc.array(service, { maxLength: 5 }), fc.integer({ min: 1, max: 100 }), (services, percent) => {
+      const maxLoad = percent / 100;
+      const room = batchRoom(services, maxLoad);
+      expect(room > 0).toBe(services.some(({ load }) => load < maxLoad));
+      const most = services.reduce((sum, { capacity }) => sum + Math.ceil(maxLoad * capacity), 0);
+      expect(room).toBeLessThanOrEqual(most);
     }),
   );
 });

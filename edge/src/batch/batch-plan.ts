@@ -19,10 +19,9 @@ export function batchPlan(plan: Plan): Plan {
 
 /**
  * How many lines may be sent to the pool now: as many as keep every service below the load at which batches stand back.
- * @param loads of the services, 0 idle to 1 full
- * @param capacity requests in flight with which a service is full
+ * @param services their load (0 idle, 1 full, more when requests wait) and the requests in flight with which each is full
  */
-export function batchRoom(loads: readonly number[], maxLoad: number, capacity: number): number {
-  const rooms = loads.map((load) => Math.max(0, Math.ceil((maxLoad - load) * capacity)));
+export function batchRoom(services: readonly { load: number; capacity: number }[], maxLoad: number): number {
+  const rooms = services.map(({ load, capacity }) => Math.max(0, Math.ceil((maxLoad - load) * capacity)));
   return rooms.reduce((a, b) => a + b, 0);
 }

@@ -71,8 +71,11 @@ async function allOf<T>(work: readonly Promise<T>[]): Promise<T[]> {
 async function roomFor(env: Env): Promise<number> {
   const { batchMaxLoad, serviceCapacity } = settingsOf(env);
   const candidates = await readyServices(env).catch(() => []);
-  const loads = candidates.map(({ load }) => load);
-  return batchRoom(loads, batchMaxLoad, serviceCapacity);
+  const services = candidates.map(({ load, service }) => ({
+    load,
+    capacity: service.load.capacity ?? serviceCapacity,
+  }));
+  return batchRoom(services, batchMaxLoad);
 }
 
 async function runClaimed(

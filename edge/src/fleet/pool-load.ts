@@ -5,7 +5,7 @@ import type { Candidate } from "./pool-view.ts";
 const held = new Map<string, number>();
 
 /**
- * Load of the services that may run a request, 0 idle to 1 full: their mean, which wavers less than the load of the one that is
+ * Load of the services that may run a request (0 idle, 1 full, more when requests wait): their mean, which wavers less than the load of the one that is
  * least busy, and with a hysteresis, so that depths do not flap.
  */
 export function poolLoad(candidates: readonly [Candidate, ...Candidate[]]): number {

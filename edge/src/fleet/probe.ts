@@ -1,7 +1,6 @@
-import { EMPTY_SHA256, ErrorBody, type ModelDescription, ModelList } from "@fathom/shared";
+import { EMPTY_SHA256, ErrorBody, type ModelDescription, ModelList, ServiceLoad } from "@fathom/shared";
 import { z } from "zod";
 import { signServiceToken } from "../upstream/sign-token.ts";
-import { ServiceLoad } from "./service-state.ts";
 
 /** A service that takes longer to say that it is well is not. */
 const PROBE_TIMEOUT_MS = 1000;

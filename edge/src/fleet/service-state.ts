@@ -1,19 +1,4 @@
-import type { ModelDescription } from "@fathom/shared";
-import { z } from "zod";
-
-/** A service's own count of its requests. */
-export const ServiceLoad = z.object({
-  running: z.int().min(0),
-  waiting: z.int().min(0),
-  /** Requests that may run at the same time, where the service says so. */
-  capacity: z.int().min(1).optional(),
-  /** Bytes of K/V that requests may still claim, and all that there may be, where the service says so. */
-  kv_free_bytes: z.int().min(0).optional(),
-  kv_total_bytes: z.int().min(1).optional(),
-  /** How long a running request has waited for a token of late, milliseconds. */
-  ms_per_token: z.number().min(0).optional(),
-});
-export type ServiceLoad = z.infer<typeof ServiceLoad>;
+import type { ModelDescription, ServiceLoad } from "@fathom/shared";
 
 /** What is known of one GPU service. */
 export interface ServiceState {
