@@ -9,6 +9,7 @@ import {
   type DayAccount,
   type LeaseOutcome,
   Ledger,
+  type Limits,
   type ReserveRequest,
   type ReserveResult,
   type Short,
@@ -125,6 +126,13 @@ export class TenantLedger extends DurableObject<Env> {
       this.#lender.borrowers(own.month).map(({ child }) => this.#ledgerOf(child).usage()),
     );
     return shards.reduce(addUsage, own);
+  }
+
+  /** Micro-USD that are neither charged nor held, of the month or of the day, whichever has less; the tenant's own budget counts. */
+  async remaining(limits: Limits): Promise<number> {
+    const { settled, reserved, today } = await this.usage();
+    const { monthlyBudget, dailyBudget = Number.POSITIVE_INFINITY } = this.#access.withOwnBudget({ limits }).limits;
+    return Math.max(0, Math.min(monthlyBudget - settled - reserved, dailyBudget - today.settled - today.reserved));
   }
 
   dayAccount(day: string): DayAccount {

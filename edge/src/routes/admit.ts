@@ -8,6 +8,7 @@ import type { RequestEnd } from "../http/request-end.ts";
 import { Account } from "../ledger/account.ts";
 import type { IdempotentRequest, KeyState } from "../ledger/kept-answers.ts";
 import type { Lease } from "../ledger/lease.ts";
+import { limitsOf } from "../ledger/limits-of.ts";
 import type { Offer } from "../ledger/offer.ts";
 import { keyConflict, refusalError } from "../ledger/refusal-error.ts";
 import { type AnswerLimit, answerLimit, clippedLimit } from "../policy/answer-limit.ts";
@@ -98,12 +99,7 @@ export async function admit<T extends GenerationRequest>(
         id: leaseId,
         holder: { tenant, key_id: keyId, plan: planName, model: service.model.id },
         offers: priceOffers(offers, worst),
-        limits: {
-          requestsPerMinute: plan.requests_per_minute,
-          concurrency: plan.concurrency,
-          monthlyBudget: plan.monthly_budget_micro_usd,
-          dailyBudget: plan.daily_budget_micro_usd,
-        },
+        limits: limitsOf(plan),
         leaseMs: settingsOf(c.env).requestTimeoutMs + LEASE_GRACE_MS,
         idempotent,
       },

@@ -1,5 +1,6 @@
 import { env } from "cloudflare:workers";
 import { expect, test } from "vitest";
+import { admin, answered } from "../testing/admin.ts";
 import { chat, complete, newTenant, post, refusal, send } from "../testing/edge.ts";
 
 const ask = (key: string, body: object) => send("/v1/policy/explain", post(key, body));
@@ -24,6 +25,13 @@ test("reckons with what is left of the caller's budget", async () => {
   const { settled } = await tenant.usage();
   expect(settled).toBeGreaterThan(0);
   expect(await left()).toBe(before - settled);
+});
+
+test("the tenant's own budget counts in place of the plan's", async () => {
+  const tenant = await newTenant("poor");
+  await answered(200, admin("PATCH", `/tenants/${tenant.name}`, { monthly_budget_micro_usd: 12_345 }));
+  const explained = await (await ask(tenant.key, { load: 0 })).json<{ remaining_micro_usd: number }>();
+  expect(explained.remaining_micro_usd).toBe(12_345);
 });
 
 test("any situation can be given, for any plan", async () => {

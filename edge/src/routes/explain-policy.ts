@@ -6,6 +6,7 @@ import { namedModel } from "../fleet/named-model.ts";
 import { poolLoad } from "../fleet/pool-load.ts";
 import { readyServices } from "../fleet/pool-view.ts";
 import { readJson } from "../http/read-json.ts";
+import { limitsOf } from "../ledger/limits-of.ts";
 import { answerLimit } from "../policy/answer-limit.ts";
 import { explainDepth } from "../policy/explain.ts";
 import type { Plan, Plans } from "../policy/plan.ts";
@@ -82,6 +83,5 @@ async function surroundings(c: Context<AppEnv>, { model, exits, profile, load }:
 }
 
 async function budgetLeft(c: Context<AppEnv>, { plan, tenant }: Pick<Customer, "plan" | "tenant">): Promise<number> {
-  const { settled, reserved } = await c.env.LEDGER.getByName(tenant).usage();
-  return Math.max(0, plan.monthly_budget_micro_usd - settled - reserved);
+  return await c.env.LEDGER.getByName(tenant).remaining(limitsOf(plan));
 }
