@@ -30,6 +30,7 @@ export default defineConfig({
     testTimeout: 60_000,
     // One worker for all files, as in life: tests keep apart by tenants and services of their own.
     isolate: false,
+    setupFiles: ["./src/testing/fresh-breakers.ts"],
     globalSetup: ["./testing/global-setup.ts"],
   },
 });

@@ -27,6 +27,11 @@ export function startTry(url: string): ((end: TryEnd) => void) | undefined {
   return (end) => change(url, (breaker) => afterEnd(breaker, end, Date.now()));
 }
 
+/** Forgets what was seen of all services, as a new isolate would. */
+export function forgetBreakers(): void {
+  breakers.clear();
+}
+
 function change(url: string, next: (breaker: CircuitBreaker) => CircuitBreaker): void {
   const before = breakers.get(url) ?? CLOSED;
   const after = next(before);
